@@ -43,7 +43,9 @@ BOUND_KINDS: dict[str, BoundKind] = {
         BoundKind(marker="min_mbu", metric="mbu_ratio", direction="at least", unit="ratio"),
         BoundKind(marker="min_mfu", metric="mfu_ratio", direction="at least", unit="ratio"),
         BoundKind(marker="max_vram", metric="vram_gb", direction="at most", unit="GB", judged="observed"),
-        BoundKind(marker="max_load_time", metric="load_time_s", direction="at most", unit="s", judged="observed"),
+        BoundKind(
+            marker="max_load_time", metric="load_time_s", direction="at most", unit="s", judged="observed"
+        ),
         BoundKind(marker="max_joules_per_token", metric="joules_per_token", direction="at most", unit="J"),
         BoundKind(marker="max_usd_per_mtok", metric="usd_per_mtok", direction="at most", unit="USD"),
         BoundKind(marker="max_slowdown", metric="slowdown_ratio", direction="at most", unit="ratio"),

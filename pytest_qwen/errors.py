@@ -44,6 +44,10 @@ class Unavailable(QwenError):
     """The machine's fault: a GPU, a package, a permission or an engine that is not there."""
 
 
+class NotInstalled(Unavailable):
+    """The engine itself cannot be imported: nothing can be measured, which is never a silent skip."""
+
+
 class ModelUnusable(QwenError):
     """The asked model cannot be loaded: not found, corrupt weights, weights in a refused format."""
 
@@ -55,8 +59,11 @@ class DoesNotFit(QwenError):
 class EngineFault(QwenError):
     """The engine died, hung or met a device fault; it is not used again.
 
-    `kind` is one of "died", "hang", "device", "error".
+    `kind` is one of "died", "hang", "device", "error". `partial` is the evidence that was gathered before it
+    (an `evidence.Measurement`), None when there is none.
     """
+
+    partial: object | None = None
 
     def __init__(self, message: str, kind: str = "error") -> None:
         super().__init__(message, kind)

@@ -1,0 +1,202 @@
+"""From the marks of one test to one frozen request, or to the misuse that the test is failed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import pytest
+
+from pytest_qwen import gpus
+from pytest_qwen.bounds import Bound
+from pytest_qwen.errors import Misuse, closest, explain
+from pytest_qwen.markers import (
+    MARKERS,
+    SHARED_NAMES,
+    Gpu,
+    Limit,
+    Marker,
+    MaxE2eLatency,
+    MaxSlowdown,
+    MaxTpot,
+    MaxTtft,
+    MaxUsdPerMtok,
+    MinTokensPerSec,
+    Model,
+    Sla,
+    Workload,
+    bound_of,
+    parse,
+)
+
+_Merged = TypeVar("_Merged", Model, Workload)
+
+# Each preset with its source.
+PRESETS: dict[str, tuple[Limit, ...]] = {
+    # the published guide's "real-time applications": answers begin within 500 ms at 30 tokens a second
+    "interactive": (MaxTtft(limit=500.0), MinTokensPerSec(limit=30.0)),
+    # MLPerf Inference, Llama 2 70B, server scenario: p99 TTFT 2000 ms, p99 TPOT 200 ms
+    "mlperf-server": (MaxTtft(limit=2000.0, stat="p99"), MaxTpot(limit=200.0, stat="p99")),
+    # MLPerf Inference, Llama 2 70B, interactive scenario: p99 TTFT 450 ms, p99 TPOT 40 ms
+    "mlperf-interactive": (MaxTtft(limit=450.0, stat="p99"), MaxTpot(limit=40.0, stat="p99")),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What one test asks for. `asked` is False when no mark of ours is on it.
+
+    `versus` maps a slowdown bound's `vs` to the model arguments of its other side.
+    `price_per_hour_usd` is the price that a `max_usd_per_mtok` brought along.
+    """
+
+    gpu: Gpu | None = None
+    model: Model = field(default_factory=Model)
+    workload: Workload = field(default_factory=Workload)
+    bounds: tuple[Bound, ...] = ()
+    versus: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    price_per_hour_usd: float | None = None
+    asked: bool = False
+
+
+def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bool) -> RunRequest:
+    """The request of a test from its (node, mark) pairs, closest first, as `iter_markers_with_node` gives.
+
+    For `model` and `workload` an argument that the closer mark leaves unset is taken from the outer one;
+    for bounds and `gpu` the closest wins. Raises Misuse. A bare `gpu`, `model`, `workload` or `sla` on a
+    test that uses none of our fixtures belongs to another project and is left alone.
+    """
+    parsed: list[tuple[object, Marker]] = []
+    bare_gpu = False
+    for node, mark in marks:
+        if mark.name not in MARKERS:
+            continue
+        if mark.name in SHARED_NAMES and not mark.args and not mark.kwargs:
+            if not uses_fixtures:
+                continue
+            bare_gpu = bare_gpu or mark.name == "gpu"
+        parsed.append((node, parse(mark)))
+    gpu = next((m for _, m in parsed if isinstance(m, Gpu)), None)
+    if gpu is not None:
+        _check_gpu(gpu)
+    limits = _limits(parsed)
+    return RunRequest(
+        gpu=gpu,
+        model=_merged(Model, [m for _, m in parsed if isinstance(m, Model)]),
+        workload=_check_workload(_merged(Workload, [m for _, m in parsed if isinstance(m, Workload)])),
+        bounds=tuple(bound_of(limit) for limit in limits),
+        versus={
+            str(bound_of(m).vs): m.vs
+            for m in limits
+            if isinstance(m, MaxSlowdown) and isinstance(m.vs, Mapping)
+        },
+        price_per_hour_usd=next(
+            (m.price_per_hour for m in limits if isinstance(m, MaxUsdPerMtok) and m.price_per_hour), None
+        ),
+        asked=bool(parsed) and (bare_gpu or any(m != Gpu() for _, m in parsed)),
+    )
+
+
+def _merged(kind: type[_Merged], marks: list[_Merged]) -> _Merged:
+    """The closest mark, its unset arguments filled from the outer ones."""
+    result = kind()
+    for mark in reversed(marks):
+        given = {f.name: getattr(mark, f.name) for f in fields(mark) if getattr(mark, f.name) is not None}
+        result = replace(result, **given)
+    return result
+
+
+def _check_gpu(gpu: Gpu) -> None:
+    for name in gpu.names:
+        gpus.check_name(name)
+
+
+def _check_workload(workload: Workload) -> Workload:
+    if workload.prompt is not None and workload.prompt_tokens is not None:
+        raise Misuse(
+            explain(
+                "marker 'workload': prompt and prompt_tokens exclude each other",
+                asked=f"prompt={workload.prompt[:40]!r}, prompt_tokens={workload.prompt_tokens}",
+                slip="one of them comes from a mark on the class or module",
+                choices=["prompt= for a fixed text", "prompt_tokens= for random tokens of that length"],
+            )
+        )
+    return workload
+
+
+def _limits(parsed: list[tuple[object, Marker]]) -> tuple[Limit, ...]:
+    """The bounds that hold: the closest of each kind and statistic; two different ones in one place clash."""
+    chosen: dict[tuple[str, ...], tuple[object, Limit]] = {}
+    for node, marker in [*parsed, *_preset_limits(parsed)]:
+        if not isinstance(marker, Limit):
+            continue
+        key = _key(marker)
+        if key in chosen and chosen[key][0] is node and chosen[key][1] != marker:
+            raise _conflict(chosen[key][1], marker)
+        chosen.setdefault(key, (node, marker))
+    limits = tuple(marker for _, marker in chosen.values())
+    _check_consistent(limits)
+    return limits
+
+
+def _key(marker: Limit) -> tuple[str, ...]:
+    """What makes two bounds the same one: kind, statistic, scope, other side."""
+    extra = (str(getattr(marker, name, "")) for name in ("stat", "scope", "vs"))
+    return (marker.name, *extra)
+
+
+def _preset_limits(parsed: list[tuple[object, Marker]]) -> list[tuple[object, Marker]]:
+    found = []
+    for _, marker in parsed:
+        if not isinstance(marker, Sla):
+            continue
+        if marker.preset not in PRESETS:
+            meant = closest(marker.preset, PRESETS)
+            raise Misuse(
+                explain(
+                    f"marker 'sla': there is no preset {marker.preset!r}",
+                    slip=f"did you mean {meant!r}?" if meant else None,
+                    choices=PRESETS,
+                )
+            )
+        explicit = {limit.name for _, limit in parsed if isinstance(limit, Limit)}
+        found += [(marker, limit) for limit in PRESETS[marker.preset] if limit.name not in explicit]
+    return found
+
+
+def _conflict(first: Limit, second: Limit) -> Misuse:
+    return Misuse(
+        explain(
+            f"marker {first.name!r}: two bounds of the same kind conflict",
+            asked=f"{bound_of(first)} and {bound_of(second)}",
+            slip="one is on the function and one on its parameter: both count as the test's own",
+            next_step="keep one of them, or give them different statistics",
+        )
+    )
+
+
+def _check_consistent(limits: tuple[Limit, ...]) -> None:
+    """Two bounds that no model could meet together: a first token that may come after the last one."""
+    ttft = next((m for m in limits if isinstance(m, MaxTtft)), None)
+    e2e = next((m for m in limits if isinstance(m, MaxE2eLatency)), None)
+    if ttft and e2e and ttft.limit > e2e.limit:
+        raise Misuse(
+            explain(
+                "bounds 'max_ttft' and 'max_e2e_latency' conflict",
+                asked=f"{bound_of(ttft)} and {bound_of(e2e)}",
+                found="the first token may come after the whole answer must be there",
+                slip="both are in milliseconds; is one of them in seconds?",
+            )
+        )
+    rate = next((m for m in limits if isinstance(m, MinTokensPerSec) and m.scope == "request"), None)
+    tpot = next((m for m in limits if isinstance(m, MaxTpot)), None)
+    if rate and tpot and rate.stat == tpot.stat and not 0.1 < rate.limit * tpot.limit / 1000 < 10:
+        raise Misuse(
+            explain(
+                "bounds 'min_tokens_per_sec' and 'max_tpot' conflict",
+                asked=f"{bound_of(rate)} and {bound_of(tpot)}",
+                found=f"{rate.limit:g} tok/s is a TPOT of {1000 / rate.limit:g} ms, not {tpot.limit:g} ms",
+                slip="TPOT is in milliseconds; is it given in seconds?",
+            )
+        )

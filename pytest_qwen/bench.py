@@ -1,0 +1,264 @@
+"""The composition root of a run: target, pool, sentinel and physics put together. Knows no pytest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+from pytest_qwen import data, detect, physics
+from pytest_qwen.ask import RunRequest
+from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace
+from pytest_qwen.engines.child import ChildEngine
+from pytest_qwen.errors import DoesNotFit, QwenError, Unavailable, explain
+from pytest_qwen.gpus import Device
+from pytest_qwen.loading import load_spec, workload_request
+from pytest_qwen.locks import DeviceLock
+from pytest_qwen.measure import Limits, Observer, Progress
+from pytest_qwen.metrics import RoundContext
+from pytest_qwen.models import ModelShape, shape_from_config
+from pytest_qwen.pool import Lease, LoadRecord, Pool
+from pytest_qwen.readers import GpuReader, NvmlReader, ProcReader
+from pytest_qwen.run import Conditions, Run
+from pytest_qwen.sentinel import Sentinel
+from pytest_qwen.settings import Settings
+from pytest_qwen.target import Target, resolve
+
+# Allocator settings of the published stacks: large segments that can grow fragment less.
+_ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TOKENIZERS_PARALLELISM": "false"}
+
+
+class Bench:
+    """Everything that measuring needs, made when it is first needed.
+
+    `on_wait` is told what a load waits for, `on_progress` how a measurement goes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_wait: Callable[[str], None] = lambda _text: None,
+        on_progress: Callable[[Progress], None] = lambda _progress: None,
+        devices: Callable[[], tuple[Device, ...]] = detect.detect,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._on_wait = on_wait
+        self._on_progress = on_progress
+        self._devices = devices
+        self._clock_s = clock_s
+        self._pools: dict[int, Pool] = {}
+
+    @cached_property
+    def target(self) -> Target:
+        """What this run is on. Raises Misuse for a GPU that is not there."""
+        wants_cpu = self._settings.gpu.lower() == "cpu"
+        devices = () if wants_cpu else self._devices()
+        return resolve(self._settings.gpu, devices, planning=self._settings.plan)
+
+    @property
+    def loads(self) -> tuple[LoadRecord, ...]:
+        """Every load of this run, in order."""
+        return tuple(load for pool in self._pools.values() for load in pool.loads)
+
+    def spec_for(self, request: RunRequest, overrides: Mapping[str, Any] | None = None) -> LoadSpec:
+        """What a test loads on this run's target."""
+        return load_spec(request, self._settings, self.target, overrides)
+
+    def setup_of(self, shape: ModelShape, spec: LoadSpec, asked: Request) -> physics.Setup | None:
+        """The arithmetic's view of a load and its workload; None on a CPU or an unknown card."""
+        card = self.target.devices[0] if self.target.devices else self.target.spec
+        if card is None or self.target.spec is None or self.target.is_cpu:
+            return None
+        return physics.Setup(
+            shape=shape,
+            gpu=card,
+            dtype=spec.dtype,
+            quantization=spec.quantization,
+            kv_dtype=spec.kv_cache,
+            prompt_tokens=asked.prompt_tokens or 1,
+            output_tokens=asked.output_tokens,
+            batch=asked.batch_size,
+            count=spec.tensor_parallel,
+        )
+
+    def setup_for(self, request: RunRequest, spec: LoadSpec | None = None) -> physics.Setup | None:
+        """The same for a test; None too when the model's shape is not known, or the engine is not real."""
+        spec = spec or self.spec_for(request)
+        shape = None if spec.engine == "fake" else data.find_shape(spec.model)
+        return None if shape is None else self.setup_of(shape, spec, workload_request(request.workload))
+
+    def refusal(self, request: RunRequest) -> str | None:
+        """The arithmetic, when physics forbids one of the test's bounds on this card; None otherwise."""
+        setup = self.setup_for(request)
+        if setup is None:
+            return None
+        price = request.price_per_hour_usd
+        found = (physics.refusal(bound, setup, price_per_hour_usd=price) for bound in request.bounds)
+        return next((text for text in found if text), None)
+
+    def fit_of(self, request: RunRequest, spec: LoadSpec) -> physics.Fit | None:
+        """The memory plan of a test's model on this run's card, None where it is not known."""
+        setup = self.setup_for(request, spec)
+        return None if setup is None else physics.fit(setup)
+
+    def open(
+        self,
+        request: RunRequest,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        keep: LoadSpec | None = None,
+        check_fit: bool = True,
+    ) -> Run:
+        """Lease the test's model and make its run. `keep` is a spec that stays loaded beside it.
+
+        Raises the engine errors; DoesNotFit from a real load gains the plan.
+        """
+        spec = self.spec_for(request, overrides)
+        plan = self.fit_of(request, spec)
+        if check_fit and plan is not None and not plan.fits:
+            raise DoesNotFit(_does_not_fit(spec, self.target, plan))
+        index, pool = self._pool()
+        try:
+            lease = pool.lease(spec, keep=() if keep is None else (keep,))
+        except DoesNotFit as error:
+            raise DoesNotFit(_does_not_fit(spec, self.target, plan, str(error))) from error
+        return Run(
+            request=request,
+            spec=spec,
+            engine=lease.engine,
+            loaded=lease.loaded,
+            observer=self._observer(index, lease, request),
+            conditions=self._conditions(request, spec, lease.loaded),
+            observed=_facts(lease),
+        )
+
+    def evict(self) -> None:
+        """Unload everything, so that the next lease starts a fresh process."""
+        for pool in self._pools.values():
+            pool.evict()
+
+    def close(self) -> None:
+        """Unload everything and give the devices back; safe to call twice."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def _pool(self) -> tuple[int, Pool]:
+        """The pool of the first device that is free, else of the first one, which is then waited for."""
+        if self._pools:
+            return next(iter(self._pools.items()))
+        devices = self.target.devices
+        locks = [DeviceLock(d.uuid) for d in devices] or [DeviceLock("cpu")]
+        chosen = next((i for i, lock in enumerate(locks) if _free(lock)), 0)
+        visible = devices[chosen].uuid if devices else None
+        self._pools[chosen] = Pool(
+            partial(_engine, self._settings, visible),
+            locks=[locks[chosen]],
+            memory=_memory_reader(devices[chosen]) if devices else None,
+            on_wait=self._on_wait,
+            clock=self._clock_s,
+        )
+        return chosen, self._pools[chosen]
+
+    def _observer(self, index: int, lease: Lease, request: RunRequest) -> Observer:
+        reader: GpuReader | None = _memory_reader(self.target.devices[index]) if self.target.devices else None
+        sentinel = Sentinel(gpu=reader, host=ProcReader(), engine_pid=lease.loaded.pid)
+        return Observer(
+            watch=sentinel.watch,
+            clock_s=self._clock_s,
+            context=partial(self._context, _shape_of(lease.spec, lease.loaded), lease.spec, request),
+            on_progress=self._on_progress,
+        )
+
+    def _context(
+        self, shape: ModelShape | None, spec: LoadSpec, asked: RunRequest, request: Request, trace: Trace
+    ) -> RoundContext:
+        """What is known of a round apart from its times."""
+        card = self.target.spec
+        price = asked.price_per_hour_usd or (card.price_per_hour_usd if card else None)
+        seen = replace(request, prompt_tokens=trace.prompt_tokens, output_tokens=trace.output_tokens)
+        setup = None if shape is None else self.setup_of(shape, spec, seen)
+        if shape is None or setup is None or not setup.sizes_known:
+            return RoundContext(price_per_hour_usd=price)
+        return RoundContext(
+            bytes_per_step=setup.step_bytes(),
+            prefill_flops=shape.prefill_flops(trace.prompt_tokens, trace.batch_size),
+            peak_bytes_per_sec=setup.bytes_per_sec,
+            peak_flops_per_sec=setup.flops_per_sec,
+            price_per_hour_usd=price,
+        )
+
+    def _conditions(self, request: RunRequest, spec: LoadSpec, loaded: Loaded) -> Conditions:
+        limits = Limits(budget_s=self._settings.budget_s)
+        shape = _shape_of(spec, loaded)
+        asked = workload_request(request.workload)
+        setup = None if shape is None else self.setup_of(shape, spec, asked)
+        ceilings = {}
+        if setup is not None and setup.sizes_known:
+            for bound in request.bounds:
+                best = physics.best_possible(bound, setup, request.price_per_hour_usd)
+                if best is not None:
+                    ceilings[bound.metric] = best
+        return Conditions(alpha=self._settings.alpha, limits=limits, ceilings=ceilings)
+
+
+def _engine(settings: Settings, visible: str | None, spec: LoadSpec) -> Engine:
+    return ChildEngine(
+        spec.engine,
+        env=_ALLOCATOR,
+        visible_device=visible,
+        load_timeout_s=settings.load_timeout_s,
+        run_timeout_s=settings.run_timeout_s,
+    )
+
+
+def _memory_reader(device: Device) -> NvmlReader | None:
+    """NVML for this device; None where it does not answer, and then memory is unknown."""
+    try:
+        return NvmlReader(device.uuid)
+    except Unavailable:
+        return None
+
+
+def _free(lock: DeviceLock) -> bool:
+    try:
+        lock.acquire(0.0)
+    except Unavailable:
+        return False
+    lock.release()
+    return True
+
+
+def _shape_of(spec: LoadSpec, loaded: Loaded) -> ModelShape | None:
+    """The model's shape from its loaded configuration, else from the shipped ones."""
+    try:
+        return shape_from_config(loaded.config, spec.model) if loaded.config else data.find_shape(spec.model)
+    except QwenError:
+        return None  # an architecture whose arithmetic is not known: metrics that need it stay unknown
+
+
+def _facts(lease: Lease) -> dict[str, float]:
+    """What the load itself showed."""
+    facts = {"load_time_s": lease.loaded.load_s}
+    if lease.loaded.first_call_s is not None:
+        facts["first_call_s"] = lease.loaded.first_call_s
+    if lease.memory_before_load_bytes is not None:
+        facts["memory_before_load_bytes"] = lease.memory_before_load_bytes
+    return facts
+
+
+def _does_not_fit(spec: LoadSpec, target: Target, plan: physics.Fit | None, found: str = "") -> str:
+    """The message of a model that is too large: the plan line by line, the need and what there is."""
+    lines = []
+    if plan is not None:
+        lines = [f"{label} {amount / 1e9:.2f} GB" for label, amount in plan.lines]
+        lines.append(f"together {plan.total_bytes / 1e9:.2f} GB of {plan.available_bytes / 1e9:.2f} GB")
+    return explain(
+        f"{spec.model} does not fit {target.label}",
+        asked=f"{spec.quantization or spec.dtype} weights, room for {spec.max_model_len} tokens",
+        found="; ".join(filter(None, (found, *lines))),
+        next_step="a quantised model (quantization='int4'), a shorter context, or a larger card",
+    )

@@ -1,0 +1,348 @@
+"""The transformers engine: real or dummy weights, run by the decode loop; imported in its child only."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import resource
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from pytest_qwen import data
+from pytest_qwen.engines import decode
+from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
+from pytest_qwen.engines.quantize import quantize
+from pytest_qwen.engines.tokenizing import ByteTokenizer, HubTokenizer, Tokenizing, prompt_ids
+from pytest_qwen.errors import ModelUnusable, Unavailable, closest, explain
+
+_PROBE_BYTES = {"cuda": 2 << 30, "cpu": 256 << 20}
+
+
+class TransformersEngine:
+    """One model of the transformers library on one device."""
+
+    def __init__(self) -> None:
+        self._decoder: decode.Decoder | None = None
+        self._tokenizer: Tokenizing = ByteTokenizer()
+        self._device = torch.device("cpu")
+        self._vocab = 0
+
+    def load(self, spec: LoadSpec) -> Loaded:
+        """Load, compile where the profile says so, and answer once.
+
+        Raises ModelUnusable, Unavailable; out of memory comes as torch's own error.
+        """
+        self._device = torch.device(spec.device)
+        _check_possible(spec, self._device)
+        copy, read = _bandwidths(self._device)
+        started = time.perf_counter()
+        profile = decode.PROFILES[spec.optimize]
+        decode.apply_flags(profile)
+        source = _source_of(spec)
+        config = _config_of(spec, source)
+        with _loading(spec, source):
+            model = decode.build_model(
+                config,
+                dtype=getattr(torch, spec.dtype),
+                device=self._device,
+                attention=spec.attention,
+                experts=spec.experts,
+                weights="dummy" if spec.weights == "dummy" else str(source),
+                seed=spec.seed,
+                revision=spec.revision,
+                trust_remote_code=spec.trust_remote_code,
+            )
+            self._tokenizer = _tokenizer_of(spec, source)
+        applied = quantize(model, spec.quantization) if spec.quantization else []
+        self._vocab = config.get_text_config().vocab_size
+        self._decoder = decode.Decoder(
+            model, profile, max_batch=spec.max_batch, max_len=spec.max_model_len or 2048
+        )
+        self._synchronize()
+        load_s = time.perf_counter() - started
+        first_call_s = self._decoder.prepare()
+        return Loaded(
+            load_s=load_s,
+            first_call_s=first_call_s,
+            weights_bytes=_bytes_of(model),
+            device_memory_bytes=self._peak_memory(),
+            device_name=_device_name(self._device),
+            applied=(*self._decoder.applied, *applied),
+            versions=_versions(),
+            config=config.to_dict(),
+            tokenizer=self._tokenizer.name,
+            copy_bytes_per_sec=copy,
+            read_bytes_per_sec=read,
+        )
+
+    def run(self, request: Request, on_token: Callable[[str], None] | None = None) -> Trace:
+        """Prefill and decode one batch."""
+        if self._decoder is None:
+            raise RuntimeError("run() before load()")
+        prompts = prompt_ids(request, self._tokenizer, self._vocab)
+        ids = torch.tensor(prompts, dtype=torch.long)
+        streamed = _Streamer(self._tokenizer, on_token) if on_token else None
+        result = self._decoder.run(
+            ids,
+            request.output_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            eos_ids=None if request.ignore_eos else self._tokenizer.eos_ids,
+            on_token=streamed,
+        )
+        tokens = result.token_ids.tolist()
+        eos = set() if request.ignore_eos else set(self._tokenizer.eos_ids)
+        stopped = bool(eos) and all(eos & set(row) for row in tokens)
+        return Trace(
+            prompt_tokens=len(prompts[0]),
+            output_tokens=len(tokens[0]),
+            batch_size=len(tokens),
+            token_ns=tuple(result.token_ns),
+            texts=tuple(self._tokenizer.decode(row) for row in tokens),
+            finish_reason="stop" if stopped else "length",
+            tokens_digest=hashlib.sha256(repr(tokens).encode()).hexdigest()[:16],
+            clock="cuda-events" if self._device.type == "cuda" else "host",
+            peak_memory_bytes=self._peak_memory(),
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of the text as it is."""
+        return len(self._tokenizer.encode(text))
+
+    def close(self) -> None:
+        """Drop the model; the child process ends right after, which gives the memory back for certain."""
+        self._decoder = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _peak_memory(self) -> int:
+        """Peak bytes: reserved by the allocator on a GPU (CUDA context not included), resident on a CPU."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_reserved(self._device))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class _Streamer:
+    """Turns token ids of sequence 0 into new pieces of text."""
+
+    def __init__(self, tokenizer: Tokenizing, on_token: Callable[[str], None]) -> None:
+        self._tokenizer, self._on_token = tokenizer, on_token
+        self._ids: list[int] = []
+        self._sent = 0
+
+    def __call__(self, token_id: int) -> None:
+        self._ids.append(token_id)
+        text = self._tokenizer.decode(self._ids)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character cut in two waits for its rest
+            self._on_token(text[self._sent :])
+            self._sent = len(text)
+
+
+def _check_possible(spec: LoadSpec, device: torch.device) -> None:
+    """What this machine cannot do, said before anything is loaded."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise Unavailable(
+            explain(
+                "the GPU cannot be used: this PyTorch finds no CUDA device",
+                asked=f"device {spec.device}",
+                found=f"torch {torch.__version__}, built for CUDA {torch.version.cuda}",
+                slip="a CPU build of torch is installed" if torch.version.cuda is None else "driver too old",
+            )
+        )
+    if (
+        spec.dtype == "bfloat16"
+        and device.type == "cuda"
+        and torch.cuda.get_device_capability(device) < (8, 0)
+    ):
+        raise Unavailable(
+            explain(
+                "this GPU has no bfloat16",
+                asked='dtype="bfloat16"',
+                found=f"{torch.cuda.get_device_name(device)}, compute capability under 8.0",
+                next_step='use model(..., dtype="float16")',
+            )
+        )
+    package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(
+        spec.attention
+    )
+    if package and not transformers.utils.is_flash_attn_2_available() and package == "flash_attn":
+        raise _no_attention(spec.attention, package)
+    if package == "flash_attn_interface" and not transformers.utils.is_flash_attn_3_available():
+        raise _no_attention(spec.attention, package)
+    if spec.tensor_parallel > 1:
+        raise Unavailable(
+            explain(
+                "the transformers engine runs on one GPU",
+                asked=f"tensor_parallel={spec.tensor_parallel}",
+                next_step="leave tensor_parallel out, or use an engine that serves over several GPUs",
+            )
+        )
+    if spec.kv_cache:
+        raise Unavailable(
+            explain(
+                "the transformers engine keeps the KV cache in the model's own precision",
+                asked=f"kv_cache={spec.kv_cache!r}",
+                next_step="leave kv_cache out",
+            )
+        )
+
+
+def _no_attention(attention: str, package: str) -> Unavailable:
+    return Unavailable(
+        explain(
+            f"attention {attention!r} is not available here",
+            asked=f"attention={attention!r}",
+            found=f"no usable package {package!r}, or a GPU that it does not support",
+            next_step="pip install 'pytest-qwen[flash-attn]', or use attention='sdpa'",
+            choices=("eager", "sdpa", "flash_attention_2", "flash_attention_3"),
+        )
+    )
+
+
+def _source_of(spec: LoadSpec) -> Path | str:
+    """Where config and weights come from: a local folder, a shipped shape (dummy weights), or the hub."""
+    local = Path(spec.model).expanduser()
+    if local.is_dir():
+        return local
+    shipped = data.config_dir(spec.model)
+    if spec.weights == "dummy" and shipped is not None:
+        return shipped
+    if spec.model.startswith(("/", "./", "../", "~")):
+        raise ModelUnusable(
+            explain(
+                f"model {spec.model!r} cannot be found",
+                asked=f"the folder {local}",
+                found="no such folder",
+                slip="a path relative to another working directory",
+            )
+        )
+    return spec.model
+
+
+def _config_of(spec: LoadSpec, source: Path | str) -> Any:
+    with _loading(spec, source):
+        return AutoConfig.from_pretrained(
+            source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+
+
+def _tokenizer_of(spec: LoadSpec, source: Path | str) -> Tokenizing:
+    """The model's tokenizer; bytes for dummy weights of a shape that ships without one."""
+    if isinstance(source, Path) and not any(source.glob("*token*")) and spec.weights == "dummy":
+        return ByteTokenizer()
+    tokenizer = AutoTokenizer.from_pretrained(
+        source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+    )
+    try:
+        eos = GenerationConfig.from_pretrained(source, revision=spec.revision).eos_token_id
+    except OSError:
+        eos = None
+    ids = eos if isinstance(eos, list) else [eos] if eos is not None else []
+    if not ids and tokenizer.eos_token_id is not None:
+        ids = [tokenizer.eos_token_id]
+    return HubTokenizer(tokenizer, ids)
+
+
+@contextlib.contextmanager
+def _loading(spec: LoadSpec, source: Path | str) -> Iterator[None]:
+    """Turn the libraries' many load errors into one that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        name, text = type(error).__name__, " ".join(str(error).split())[:300]
+        if name == "SafetensorError":
+            raise ModelUnusable(
+                explain(
+                    f"the weights of {spec.model!r} are corrupt",
+                    asked=f"safetensors files of {source}",
+                    found=f"{name}: {text}",
+                    slip="an interrupted download, or a pointer file of a large-file store",
+                    next_step="fetch the files again",
+                )
+            ) from error
+        if isinstance(error, OSError | ValueError | KeyError | RuntimeError | ImportError):
+            raise _not_loadable(spec, source, name, text) from error
+        raise
+
+
+def _not_loadable(spec: LoadSpec, source: Path | str, name: str, text: str) -> ModelUnusable:
+    meant = closest(spec.model, data.known_models())
+    slip = f"did you mean {meant!r}?" if meant and meant != spec.model else None
+    if slip is None and isinstance(source, Path) and not any(source.glob("*.safetensors")):
+        slip = "the folder has no *.safetensors file; other weight formats are refused"
+    return ModelUnusable(
+        explain(
+            f"model {spec.model!r} cannot be loaded",
+            asked=f"{spec.weights} weights from {source}, revision {spec.revision or 'default'}",
+            found=f"{name}: {text}",
+            slip=slip,
+            next_step="--qwen-weights=dummy needs no download for the shapes listed below",
+            choices=data.known_models(),
+        )
+    )
+
+
+def _bandwidths(device: torch.device) -> tuple[float, float]:
+    """Copy and read bandwidth of the device's memory in bytes/s, best of several passes.
+
+    Copy counts bytes read plus bytes written; read is a sum over the buffer. They are a health check and
+    the honest roof of this very card; the data sheet's figure is never reached.
+    """
+    size = _PROBE_BYTES[device.type]
+    source = torch.ones(size // 4, dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    copy_s = min(_seconds(partial(target.copy_, source), device) for _ in range(5))
+    read_s = min(_seconds(source.sum, device) for _ in range(5))
+    del source, target  # the memory is given back below
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return 2 * size / copy_s, size / read_s
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    if device.type != "cuda":
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1000
+
+
+def _bytes_of(model: Any) -> int:
+    """Bytes of parameters and buffers, tied tensors once."""
+    seen = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
+    return sum(seen.values())
+
+
+def _device_name(device: torch.device) -> str:
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "cpu"
+
+
+def _versions() -> dict[str, str]:
+    found = {"torch": torch.__version__, "transformers": transformers.__version__}
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+    for package in ("triton", "flash-attn", "torchao", "bitsandbytes"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,0 +1,77 @@
+"""The object that tests hold: a loaded model to generate with and to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pytest_qwen.engines.base import Loaded, LoadSpec, Message, Request
+from pytest_qwen.errors import Misuse, explain
+from pytest_qwen.evidence import Measurement
+from pytest_qwen.loading import workload_request
+from pytest_qwen.run import Answer, Run
+
+
+class Llm:
+    """The `llm` fixture: a loaded model to generate with and to measure."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def spec(self) -> LoadSpec:
+        """What is loaded."""
+        return self._run.spec
+
+    @property
+    def loaded(self) -> Loaded:
+        """What loading gave: seconds, bytes, what was applied, versions."""
+        return self._run.loaded
+
+    def generate(self, prompt: str | None = None, **options: Any) -> Answer:
+        """Answer one prompt, through the chat template for an instruct model.
+
+        Options: output_tokens, temperature, top_p, seed, ignore_eos, batch_size. With bounds on the test
+        the last request is repeated, with its output length fixed, until the verdict is sure.
+        """
+        return self._run.generate(self._request(prompt=prompt, **options))
+
+    def chat(self, messages: Sequence[Message | Mapping[str, str]], **options: Any) -> Answer:
+        """Answer a conversation: messages with "role" and "content"."""
+        turns = tuple(m if isinstance(m, Message) else Message(**m) for m in messages)  # type: ignore[arg-type]
+        return self._run.generate(self._request(messages=turns, **options))
+
+    def stream(self, prompt: str | None = None, **options: Any) -> Iterator[str]:
+        """Like `generate`, giving pieces of text as they are ready; `answers[-1]` has the whole."""
+        return self._run.stream(self._request(prompt=prompt, **options))
+
+    def measure(self, **options: Any) -> Measurement:
+        """Repeat the test's workload (or these request options) until its bounds are sure."""
+        return self._run.measure(self._request(fixed=True, **options) if options else None)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of the text under the model's tokenizer."""
+        return self._run.engine.count_tokens(text)
+
+    @property
+    def answers(self) -> Sequence[Answer]:
+        """Every answer of this test so far."""
+        return tuple(self._run.answers)
+
+    def _request(self, *, fixed: bool = False, **options: Any) -> Request:
+        """The workload's request with the given options; a given prompt replaces the workload's."""
+        base = workload_request(self._run.request.workload)
+        base = base if fixed else replace(base, ignore_eos=False)
+        given = {name: value for name, value in options.items() if value is not None}
+        if {"prompt", "messages", "prompt_tokens"} & given.keys():
+            base = replace(base, prompt=None, prompt_tokens=None)
+        try:
+            return replace(base, **given)
+        except TypeError as error:
+            names = sorted(Request.__dataclass_fields__)
+            raise Misuse(
+                explain(
+                    "llm: unknown request option", asked=str(sorted(given)), found=str(error), choices=names
+                )
+            ) from None

@@ -1,0 +1,404 @@
+"""The markers: each declared once as a dataclass from which registration, parsing and help derive."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar
+
+import pytest
+
+from pytest_qwen.bounds import BOUND_KINDS, Bound, fraction_of
+from pytest_qwen.errors import Misuse, closest, explain
+
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
+DTYPES = ("bfloat16", "float16", "float32")
+OPTIMIZE = ("auto", "eager", "static", "compile", "max")
+WEIGHTS = ("real", "dummy")
+
+
+def _arg(kind: str, default: Any = None, *, choices: tuple[str, ...] | None = None) -> Any:
+    """A marker's argument: `kind` is what `_checked` verifies; a default of MISSING makes it required."""
+    metadata = {"kind": kind, "choices": choices}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """Base of every marker: its name, the fields that may be given by position, an example."""
+
+    name: ClassVar[str]
+    positional: ClassVar[tuple[str, ...]] = ()
+    variadic: ClassVar[str | None] = None
+    example: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu(Marker):
+    """Run only on one of these GPUs; a family name such as "h100" matches every form of it."""
+
+    name: ClassVar[str] = "gpu"
+    variadic: ClassVar[str | None] = "names"
+    example: ClassVar[str] = '@gpu("l4", "a10g")'
+    names: tuple[str, ...] = _arg("names", ())
+    count: int = _arg("positive int", 1)
+    min_memory_gb: float | None = _arg("positive", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(Marker):
+    """Which weights, in which precision, run by which engine; unset arguments come from the outer mark."""
+
+    name: ClassVar[str] = "model"
+    positional: ClassVar[tuple[str, ...]] = ("id",)
+    example: ClassVar[str] = '@model("Qwen/Qwen2.5-Coder-7B-Instruct", optimize="max")'
+    id: str | None = _arg("text")
+    revision: str | None = _arg("text")
+    dtype: str | None = _arg("choice", choices=DTYPES)
+    quantization: str | None = _arg("text")
+    kv_cache: str | None = _arg("text")
+    attention: str | None = _arg("choice", choices=ATTENTION)
+    experts: str | None = _arg("text")
+    optimize: str | None = _arg("choice", choices=OPTIMIZE)
+    engine: str | None = _arg("text")
+    weights: str | None = _arg("choice", choices=WEIGHTS)
+    max_model_len: int | None = _arg("positive int")
+    tensor_parallel: int | None = _arg("positive int")
+    trust_remote_code: bool | None = _arg("flag")
+    seed: int | None = _arg("int")
+    options: Mapping[str, Any] | None = _arg("mapping")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload(Marker):
+    """What one round asks of the model; used by `llm.measure()` and as defaults of `llm.generate()`."""
+
+    name: ClassVar[str] = "workload"
+    example: ClassVar[str] = "@workload(prompt_tokens=64, output_tokens=128)"
+    prompt_tokens: int | None = _arg("positive int")
+    output_tokens: int | None = _arg("positive int")
+    batch_size: int | None = _arg("positive int")
+    prompt: str | None = _arg("text")
+    temperature: float | None = _arg("non-negative")
+    top_p: float | None = _arg("share")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sla(Marker):
+    """A named set of bounds; any bound marker on the same test overrides its part."""
+
+    name: ClassVar[str] = "sla"
+    positional: ClassVar[tuple[str, ...]] = ("preset",)
+    example: ClassVar[str] = '@sla("interactive")'
+    preset: str = _arg("text", MISSING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit(Marker):
+    """Base of the bound markers: one limit, and the statistic that must meet it."""
+
+    positional: ClassVar[tuple[str, ...]] = ("limit",)
+    limit: float = _arg("positive", MISSING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistical(Limit):
+    """A limit on what varies from round to round."""
+
+    stat: str = _arg("stat", "median")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinTokensPerSec(Statistical):
+    """Decode rate of one request (1000 / TPOT), or with scope="system" all output tokens over wall time."""
+
+    name: ClassVar[str] = "min_tokens_per_sec"
+    example: ClassVar[str] = "@min_tokens_per_sec(30)"
+    scope: str = _arg("choice", "request", choices=("request", "system"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinPrefillTokensPerSec(Statistical):
+    """Prompt tokens of the batch over the time to first token."""
+
+    name: ClassVar[str] = "min_prefill_tokens_per_sec"
+    example: ClassVar[str] = "@min_prefill_tokens_per_sec(2000)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxTtft(Statistical):
+    """Time to first token in milliseconds."""
+
+    name: ClassVar[str] = "max_ttft"
+    example: ClassVar[str] = '@max_ttft(500, stat="p95")'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxTpot(Statistical):
+    """Time per output token in milliseconds: (end-to-end - TTFT) / (output tokens - 1)."""
+
+    name: ClassVar[str] = "max_tpot"
+    example: ClassVar[str] = "@max_tpot(25)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxItl(Statistical):
+    """Gap between neighbouring tokens in milliseconds; a percentile is over the gaps of one round."""
+
+    name: ClassVar[str] = "max_itl"
+    example: ClassVar[str] = '@max_itl(40, stat="p99")'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxE2eLatency(Statistical):
+    """Request sent to last token, in milliseconds."""
+
+    name: ClassVar[str] = "max_e2e_latency"
+    example: ClassVar[str] = "@max_e2e_latency(4000)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinMbu(Statistical):
+    """Model bandwidth utilisation, 0-1: bytes a decode step must read / TPOT / peak bandwidth."""
+
+    name: ClassVar[str] = "min_mbu"
+    example: ClassVar[str] = "@min_mbu(0.6)"
+    limit: float = _arg("share", MISSING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinMfu(Statistical):
+    """Model FLOP utilisation of the prefill, 0-1: prompt FLOPs / TTFT / peak FLOP/s."""
+
+    name: ClassVar[str] = "min_mfu"
+    example: ClassVar[str] = "@min_mfu(0.3)"
+    limit: float = _arg("share", MISSING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxVram(Limit):
+    """Peak device memory of the loaded, running model in GB (1e9 bytes)."""
+
+    name: ClassVar[str] = "max_vram"
+    example: ClassVar[str] = "@max_vram(24)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxLoadTime(Limit):
+    """Seconds from nothing to a model that answers, compilation left out (it is reported as first call)."""
+
+    name: ClassVar[str] = "max_load_time"
+    example: ClassVar[str] = "@max_load_time(60)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxJoulesPerToken(Statistical):
+    """GPU energy of a round over its output tokens, in joules."""
+
+    name: ClassVar[str] = "max_joules_per_token"
+    example: ClassVar[str] = "@max_joules_per_token(3)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxUsdPerMtok(Statistical):
+    """USD for a million output tokens at this workload, from the card's hourly price or the one given."""
+
+    name: ClassVar[str] = "max_usd_per_mtok"
+    example: ClassVar[str] = "@max_usd_per_mtok(10, price_per_hour=0.75)"
+    price_per_hour: float | None = _arg("positive", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxSlowdown(Limit):
+    """TPOT over that of another configuration, interleaved in one session, or over a stored baseline."""
+
+    name: ClassVar[str] = "max_slowdown"
+    example: ClassVar[str] = '@max_slowdown(1.05, vs={"optimize": "eager"})'
+    vs: Mapping[str, Any] | str = _arg("versus", "baseline")
+
+
+MARKERS: dict[str, type[Marker]] = {
+    kind.name: kind
+    for kind in (
+        Gpu, Model, Workload, Sla,
+        MinTokensPerSec, MinPrefillTokensPerSec, MaxTtft, MaxTpot, MaxItl, MaxE2eLatency,
+        MinMbu, MinMfu, MaxVram, MaxLoadTime, MaxJoulesPerToken, MaxUsdPerMtok, MaxSlowdown,
+    )
+}  # fmt: skip
+
+# Names that other projects use for marks of their own; bare, and without our fixtures, they are not ours.
+SHARED_NAMES = frozenset({"gpu", "model", "workload", "sla"})
+
+
+def usage(kind: type[Marker]) -> str:
+    """The marker's signature, as `--markers` shows it: `max_ttft(limit, stat='median')`."""
+    parts = [f"*{kind.variadic}"] if kind.variadic else []
+    for spec in fields(kind):
+        if spec.name != kind.variadic:
+            parts.append(spec.name if spec.default is MISSING else f"{spec.name}={spec.default!r}")
+    return f"{kind.name}({', '.join(parts)})"
+
+
+def help_lines() -> list[str]:
+    """One line a marker for `pytest --markers`: signature, meaning, example."""
+    return [f"{usage(kind)}: {_summary(kind)} Example: {kind.example}" for kind in MARKERS.values()]
+
+
+def _summary(kind: type[Marker]) -> str:
+    return " ".join((kind.__doc__ or "").split())
+
+
+def parse(mark: pytest.Mark) -> Marker:
+    """The marker's values, checked.
+
+    Raises Misuse for an unknown or missing argument, a wrong type or a value out of range.
+    """
+    kind = MARKERS[mark.name]
+    given = dict(mark.kwargs)
+    if kind.variadic:
+        given[kind.variadic] = tuple(mark.args)
+    else:
+        if len(mark.args) > len(kind.positional):
+            raise _misuse(kind, mark, f"takes at most {len(kind.positional)} positional argument(s)")
+        for name, value in zip(kind.positional, mark.args, strict=False):
+            if name in given:
+                raise _misuse(kind, mark, f"argument {name!r} is given twice")
+            given[name] = value
+    known = {spec.name: spec for spec in fields(kind)}
+    for name in given:
+        if name not in known:
+            raise _unknown_argument(kind, mark, name, known)
+    for name, spec in known.items():
+        if name not in given and spec.default is MISSING:
+            raise _misuse(kind, mark, f"argument {name!r} is missing")
+    checked = {name: _checked(kind, mark, name, known[name].metadata, value) for name, value in given.items()}
+    return kind(**checked)
+
+
+def _written(mark: pytest.Mark) -> str:
+    """The mark as the user wrote it."""
+    parts = [repr(value) for value in mark.args] + [f"{k}={v!r}" for k, v in mark.kwargs.items()]
+    return f"@{mark.name}({', '.join(parts)})"
+
+
+def _misuse(kind: type[Marker], mark: pytest.Mark, problem: str, *, slip: str | None = None) -> Misuse:
+    return Misuse(
+        explain(
+            f"marker {kind.name!r}: {problem}",
+            asked=_written(mark),
+            slip=slip,
+            next_step=f"use it like {kind.example}",
+            choices=[usage(kind)],
+        )
+    )
+
+
+def _unknown_argument(kind: type[Marker], mark: pytest.Mark, name: str, known: Iterable[str]) -> Misuse:
+    meant = closest(name, known)
+    slip = f"did you mean {meant!r}?" if meant else None
+    return _misuse(kind, mark, f"unknown argument {name!r}", slip=slip)
+
+
+def _checked(
+    kind: type[Marker], mark: pytest.Mark, name: str, metadata: Mapping[str, Any], value: Any
+) -> Any:
+    """The value in its canonical type; Misuse when it is not what the argument takes."""
+    wanted, choices = metadata["kind"], metadata["choices"]
+    if value is None and kind.__dataclass_fields__[name].default is None:
+        return None
+    if wanted == "choice":
+        if value in choices:
+            return value
+        meant = difflib.get_close_matches(str(value), choices, n=1)
+        slip = f"did you mean {meant[0]!r}?" if meant else None
+        raise _misuse(kind, mark, f"{name}={value!r} is none of {', '.join(choices)}", slip=slip)
+    problem = _VALUE_PROBLEMS[wanted](value)
+    if problem:
+        raise _misuse(kind, mark, f"{name}={value!r} {problem}", slip=_slip_of(wanted, value))
+    return tuple(value) if wanted == "names" else float(value) if wanted in _REAL else value
+
+
+def _slip_of(wanted: str, value: Any) -> str | None:
+    """The likely slip behind a wrong value."""
+    if isinstance(value, str) and wanted in _REAL | {"positive int", "int"}:
+        return "a number in quotes"
+    if wanted == "share" and isinstance(value, int | float) and 1 < value <= 100:
+        return f"a percentage; write {value / 100:g}"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN
+
+
+def _stat_problem(value: Any) -> str | None:
+    try:
+        fraction_of(value)
+    except (ValueError, TypeError):
+        return "is not 'median' or a percentile from 'p50' to 'p99.9'"
+    return None
+
+
+_REAL = {"positive", "non-negative", "share"}
+_VALUE_PROBLEMS: dict[str, Any] = {
+    "text": lambda v: None if isinstance(v, str) and v else "is not a non-empty string",
+    "names": lambda v: None if all(isinstance(n, str) for n in v) else "are not all GPU names in quotes",
+    "flag": lambda v: None if isinstance(v, bool) else "is not True or False",
+    "int": lambda v: None if isinstance(v, int) and not isinstance(v, bool) else "is not a whole number",
+    "positive int": lambda v: (
+        None if isinstance(v, int) and not isinstance(v, bool) and v > 0 else "is not a whole number above 0"
+    ),
+    "positive": lambda v: None if _is_number(v) and 0 < v < float("inf") else "is not a number above 0",
+    "non-negative": lambda v: (
+        None if _is_number(v) and 0 <= v < float("inf") else "is not a number from 0 up"
+    ),
+    "share": lambda v: None if _is_number(v) and 0 < v <= 1 else "is not a share above 0 and up to 1",
+    "mapping": lambda v: None if isinstance(v, Mapping) else "is not a mapping of option names to values",
+    "stat": _stat_problem,
+    "versus": lambda v: (
+        None
+        if v == "baseline" or (isinstance(v, Mapping) and v)
+        else "is neither 'baseline' nor a mapping of model arguments such as {'optimize': 'eager'}"
+    ),
+}
+
+
+def bound_of(marker: Limit) -> Bound:
+    """The bound that a parsed bound marker sets."""
+    kind = BOUND_KINDS[marker.name]
+    system = isinstance(marker, MinTokensPerSec) and marker.scope == "system"
+    versus = None
+    if isinstance(marker, MaxSlowdown):
+        versus = (
+            marker.vs if isinstance(marker.vs, str) else ",".join(f"{k}={v}" for k, v in marker.vs.items())
+        )
+    return Bound(
+        marker=marker.name,
+        metric="output_tokens_per_sec" if system else kind.metric,
+        direction=kind.direction,
+        limit=marker.limit,
+        unit=kind.unit,
+        stat=marker.stat if isinstance(marker, Statistical) else "median",
+        judged=kind.judged,
+        vs=versus,
+    )
+
+
+gpu = pytest.mark.gpu
+model = pytest.mark.model
+workload = pytest.mark.workload
+sla = pytest.mark.sla
+min_tokens_per_sec = pytest.mark.min_tokens_per_sec
+min_prefill_tokens_per_sec = pytest.mark.min_prefill_tokens_per_sec
+max_ttft = pytest.mark.max_ttft
+max_tpot = pytest.mark.max_tpot
+max_itl = pytest.mark.max_itl
+max_e2e_latency = pytest.mark.max_e2e_latency
+min_mbu = pytest.mark.min_mbu
+min_mfu = pytest.mark.min_mfu
+max_vram = pytest.mark.max_vram
+max_load_time = pytest.mark.max_load_time
+max_joules_per_token = pytest.mark.max_joules_per_token
+max_usd_per_mtok = pytest.mark.max_usd_per_mtok
+max_slowdown = pytest.mark.max_slowdown

@@ -1,0 +1,83 @@
+"""What pytest loads: options, markers and fixtures; the work starts only when a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_qwen.errors import Misuse
+from pytest_qwen.markers import help_lines
+from pytest_qwen.session import QwenSession, session_of
+from pytest_qwen.settings import add_gpu_alias, add_options, read_settings
+
+if TYPE_CHECKING:
+    from pytest_qwen.llm import Llm
+    from pytest_qwen.planning import Plan
+    from pytest_qwen.run import Comparison
+    from pytest_qwen.target import Target
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options and their ini twins."""
+    add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None, None]:
+    """Take `--gpu` once every plugin and conftest had its chance to own it."""
+    yield
+    add_gpu_alias(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks that other plugins may implement."""
+    from pytest_qwen import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers and the session's state; a wrong option ends the run here, in one message."""
+    for line in help_lines():
+        config.addinivalue_line("markers", line)
+    try:
+        session = QwenSession(config, read_settings(config))
+        session.prepare()
+    except Misuse as misuse:
+        raise pytest.UsageError(str(misuse)) from None
+    config.pluginmanager.register(session, "qwen-session")
+
+
+@pytest.fixture
+def llm(request: pytest.FixtureRequest) -> Iterator[Llm]:
+    """The loaded model that the test's marks ask for: generate, chat, stream, measure."""
+    with session_of(request.config).running(request.node) as model:
+        yield model
+
+
+@pytest.fixture
+def load(request: pytest.FixtureRequest) -> Iterator[Callable[..., Llm]]:
+    """Load by call: `load("Qwen/Qwen3-32B", optimize="max")`; engine errors are raised to the test."""
+    with session_of(request.config).loader(request.node) as loader:
+        yield loader
+
+
+@pytest.fixture
+def compare(request: pytest.FixtureRequest) -> Iterator[Callable[..., Comparison]]:
+    """Interleave the test's model with a variant: `compare(vs={"optimize": "eager"})`."""
+    with session_of(request.config).comparer(request.node) as comparer:
+        yield comparer
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> Target:
+    """What this run is on: `.label`, `.spec` (catalogue row or None), `.devices`, `.is_cpu`."""
+    return session_of(request.config).bench.target
+
+
+@pytest.fixture
+def plan(request: pytest.FixtureRequest) -> Plan:
+    """Physics of the test's model on this run's GPU: `.fits`, `.fit.lines`, `.ceiling`. Loads nothing."""
+    return session_of(request.config).plan_of(request.node)

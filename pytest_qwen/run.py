@@ -1,0 +1,306 @@
+"""One test's work with a leased model: its generations, its measurements, its verdicts. Knows no pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+
+from pytest_qwen import judge as judging
+from pytest_qwen.ask import RunRequest
+from pytest_qwen.bounds import Bound
+from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace
+from pytest_qwen.errors import EngineFault, Misuse, explain
+from pytest_qwen.evidence import Measurement, Round
+from pytest_qwen.loading import workload_request
+from pytest_qwen.measure import Limits, Observer, interleave, measure, observe
+from pytest_qwen.outcomes import Outcome
+from pytest_qwen.statistics import interval, percentile
+from pytest_qwen.verdicts import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What `llm.generate` gives: the text and how it came about.
+
+    Times in milliseconds. `tokens_per_sec` is the decode rate of this one request, None for one token.
+    """
+
+    text: str
+    texts: tuple[str, ...]
+    prompt_tokens: int
+    output_tokens: int
+    finish_reason: str
+    ttft_ms: float
+    e2e_ms: float
+    tokens_per_sec: float | None
+    request: Request
+
+    @classmethod
+    def of(cls, request: Request, seen: Round, trace: Trace) -> Answer:
+        """The answer of one observed run."""
+        return cls(
+            text=trace.texts[0],
+            texts=trace.texts,
+            prompt_tokens=trace.prompt_tokens,
+            output_tokens=trace.output_tokens,
+            finish_reason=trace.finish_reason,
+            ttft_ms=seen.metrics["ttft_ms"],
+            e2e_ms=seen.metrics["e2e_latency_ms"],
+            tokens_per_sec=seen.metrics.get("decode_tokens_per_sec"),
+            request=request,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """B against A, interleaved: the ratio of their times per output token (under 1 means B is faster).
+
+    `low` and `high` bound the median ratio at the run's confidence.
+    """
+
+    slowdown: float
+    low: float
+    high: float
+    n: int
+    a: Measurement
+    b: Measurement
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster B is."""
+        return 1 / self.slowdown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What holds for a whole run: error rate, limits of measuring, what physics allows each metric."""
+
+    alpha: float
+    limits: Limits
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+
+
+class Run:
+    """The state of one test on one loaded model.
+
+    Errors: Misuse when a bound was set and nothing was measured, or a prompt does not fit; EngineFault,
+    DoesNotFit and the other engine errors come through as they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        request: RunRequest,
+        spec: LoadSpec,
+        engine: Engine,
+        loaded: Loaded,
+        observer: Observer,
+        conditions: Conditions,
+        observed: Mapping[str, float],
+    ) -> None:
+        self.request = request
+        self.spec = spec
+        self.engine = engine
+        self.loaded = loaded
+        self.answers: list[Answer] = []
+        self.measurements: list[Measurement] = []
+        self.verdicts: list[Verdict] = []
+        self._observer = observer
+        self._conditions = conditions
+        self._observed = dict(observed)
+        self._single: list[Round] = []
+
+    @property
+    def own_bounds(self) -> tuple[Bound, ...]:
+        """The bounds that this model alone can meet (a slowdown needs another side)."""
+        return tuple(b for b in self.request.bounds if b.marker != "max_slowdown")
+
+    def generate(self, request: Request, on_token: Callable[[str], None] | None = None) -> Answer:
+        """One request, timed; it is repeated later if the test sets bounds."""
+        run = partial(self.engine.run, on_token=on_token)
+        seen, trace = observe(run, request, self._observer, index=len(self._single))
+        self._single.append(seen)
+        answer = Answer.of(request, seen, trace)
+        self.answers.append(answer)
+        return answer
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """Pieces of text as they are ready; the answer is kept when the last one is out."""
+        pieces: SimpleQueue[str | None] = SimpleQueue()
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                self.generate(request, pieces.put)
+            except BaseException as error:  # handed to the consumer below
+                failed.append(error)
+            pieces.put(None)
+
+        worker = Thread(target=work, name="qwen-stream")
+        worker.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                yield piece
+        finally:
+            worker.join()
+        if failed:
+            raise failed[0]
+
+    def measure(self, request: Request | None = None) -> Measurement:
+        """Repeat a workload until every bound of the test is sure or the budget ends."""
+        request = request or workload_request(self.request.workload)
+        try:
+            found = measure(
+                self.engine.run,
+                request,
+                decided=self._decided,
+                observer=self._observer,
+                limits=self._limits(),
+            )
+        except EngineFault as fault:
+            if isinstance(fault.partial, Measurement):
+                self._keep(fault.partial)
+            raise
+        return self._keep(found)
+
+    def settle(self) -> Sequence[Verdict]:
+        """Judge every bound, after repeating what the test generated if it did not measure by itself.
+
+        Raises Misuse when a bound was set and the body neither generated nor measured.
+        """
+        if not self.own_bounds:
+            return self.verdicts
+        if not self.measurements:
+            self.measure_last()
+        for bound in self.own_bounds:
+            self.verdicts.append(self._judge(bound, self.measurements[-1]))
+        return self.verdicts
+
+    def compare(self, other: Engine, bounds: Sequence[Bound] = ()) -> Comparison:
+        """Interleave this model (B) with another (A), A B B A; judge the given slowdown bounds.
+
+        Without bounds the rounds go on until the interval excludes 1 or the budget ends.
+        """
+        alpha = self._conditions.alpha
+        even = Bound(
+            marker="max_slowdown", metric="slowdown_ratio", direction="at most", limit=1.0, unit="ratio"
+        )
+        wanted = tuple(bounds) or (even,)
+        a, b = interleave(
+            other.run,
+            self.engine.run,
+            workload_request(self.request.workload),
+            decided=lambda rounds: judging.all_decided(wanted, rounds, alpha=alpha),
+            observer=self._observer,
+            limits=self._conditions.limits,
+        )
+        self._keep(b)
+        self.verdicts += [self._judge(bound, b) for bound in bounds]
+        ratios = b.values("slowdown_ratio")
+        if not ratios:
+            raise EngineFault("no clean pair of rounds: " + "; ".join(b.rounds[-1].violations))
+        low, high = interval(ratios, fraction=0.5, alpha=alpha)
+        return Comparison(slowdown=percentile(ratios, 0.5), low=low, high=high, n=len(ratios), a=a, b=b)
+
+    def measure_last(self) -> Measurement:
+        """Repeat what the test generated last, its output length fixed. Raises Misuse when it did nothing."""
+        if not self.answers:
+            raise Misuse(nothing_measured(self.request.bounds))
+        return self.measure(_repeatable(self.answers[-1]))
+
+    def against(self, baseline: Measurement, bound: Bound) -> Verdict:
+        """Judge a slowdown against the stored median of another run."""
+        metric = "tpot_ms" if baseline.values("tpot_ms") else "e2e_latency_ms"
+        reference = percentile(baseline.values(metric), 0.5)
+        mine = self.measurements[-1]
+        rounds = tuple(
+            replace(r, metrics={**r.metrics, "slowdown_ratio": r.metrics[metric] / reference})
+            for r in mine.rounds
+        )
+        verdict = self._judge(bound, replace(mine, rounds=rounds))
+        self.verdicts.append(verdict)
+        return verdict
+
+    def fixed_rounds(self, count: int) -> Measurement:
+        """Exactly `count` rounds after warm-up, for calibration."""
+        request = _repeatable(self.answers[-1]) if self.answers else workload_request(self.request.workload)
+        limits = replace(self._conditions.limits, most_rounds=count, least_rounds=count)
+        found = measure(
+            self.engine.run, request, decided=lambda _rounds: False, observer=self._observer, limits=limits
+        )
+        return self._keep(found)
+
+    def _limits(self) -> Limits:
+        """Session facts need one round; a test without bounds gets a few rounds for its report."""
+        limits = self._conditions.limits
+        sequential = [b for b in self.own_bounds if b.judged == "sequential"]
+        return limits if sequential or not self.own_bounds else replace(limits, least_rounds=1, warmup_most=1)
+
+    def _decided(self, rounds: Sequence[Round]) -> bool:
+        if not self.own_bounds:
+            return sum(seen.clean for seen in rounds) >= _ROUNDS_WITHOUT_BOUNDS
+        return judging.all_decided(self.own_bounds, rounds, alpha=self._conditions.alpha)
+
+    def _keep(self, found: Measurement) -> Measurement:
+        """Add the session's facts and what every window saw of memory."""
+        peaks = [
+            used
+            for r in (*self._single, *found.rounds)
+            if (used := _memory_above(r, self._observed)) is not None
+        ]
+        observed = {k: v for k, v in self._observed.items() if k != _BASELINE}
+        if peaks:
+            observed["vram_gb"] = max(peaks) / 1e9
+        kept = replace(found, observed={**observed, **found.observed})
+        self.measurements.append(kept)
+        return kept
+
+    def _judge(self, bound: Bound, measurement: Measurement) -> Verdict:
+        return judging.judge(
+            bound, measurement, alpha=self._conditions.alpha, ceilings=self._conditions.ceilings
+        )
+
+
+_ROUNDS_WITHOUT_BOUNDS = 10
+_BASELINE = "memory_before_load_bytes"
+
+
+def _memory_above(seen: Round, observed: Mapping[str, float]) -> float | None:
+    """Device memory that this model took: what the card shows above what it showed before the load.
+
+    Counts context, allocator cache and graphs, which the engine's own figure leaves out.
+    """
+    used = seen.window.memory_used_bytes if seen.window else None
+    before = observed.get(_BASELINE)
+    if used is None or before is None:
+        return seen.peak_memory_bytes
+    return max(used - before, seen.peak_memory_bytes or 0)
+
+
+def _repeatable(answer: Answer) -> Request:
+    """The same request with its length fixed to what came out, so that every round does equal work."""
+    return replace(answer.request, output_tokens=answer.output_tokens, ignore_eos=True)
+
+
+def nothing_measured(bounds: Sequence[Bound]) -> str:
+    """The message of a bound that no measurement stands behind."""
+    return explain(
+        "a bound was set, but nothing was measured",
+        asked="; ".join(str(bound) for bound in bounds),
+        found="the test neither generated nor measured anything",
+        slip="the test body lacks a call",
+        choices=["llm.generate(prompt)", "llm.chat(messages)", "llm.measure()"],
+    )
+
+
+def failure_text(verdicts: Sequence[Verdict], *, no_verdict_fails: bool) -> str | None:
+    """Why a test fails on its verdicts, one line a bound that was not met; None when it does not."""
+    bad = [
+        v.explanation
+        for v in verdicts
+        if v.outcome is Outcome.FAIL or (v.outcome is Outcome.NO_VERDICT and no_verdict_fails)
+    ]
+    return "\n".join(bad) or None

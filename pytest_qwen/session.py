@@ -1,0 +1,405 @@
+"""The plugin's hooks: marks to requests, order, checks before, verdicts after, reports at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_qwen.ask import RunRequest, read_marks
+from pytest_qwen.errors import Misuse, NotInstalled, QwenError, Unavailable, explain
+from pytest_qwen.markers import MARKERS, parse
+from pytest_qwen.settings import Settings
+
+if TYPE_CHECKING:
+    from pytest_qwen.bench import Bench
+    from pytest_qwen.ledger import Ledger
+    from pytest_qwen.live import Live
+    from pytest_qwen.llm import Llm
+    from pytest_qwen.measure import Progress
+    from pytest_qwen.planning import Plan
+    from pytest_qwen.run import Comparison, Run
+    from pytest_qwen.verdicts import Verdict
+
+_PLUGIN_NAME = "qwen-session"
+_REQUEST = pytest.StashKey[RunRequest | Misuse]()
+_RUNS = pytest.StashKey[list["Run"]]()
+_CALIBRATION_ROUNDS = 20
+# Fixtures through which something is measured; `plan` and `gpu` only tell.
+_MEASURING = frozenset({"llm", "load", "compare"})
+_FIXTURES = _MEASURING | {"plan", "gpu"}
+
+
+def session_of(config: pytest.Config) -> QwenSession:
+    """The session's state, as registered at configuration."""
+    found: QwenSession = config.pluginmanager.getplugin(_PLUGIN_NAME)
+    return found
+
+
+class QwenSession:
+    """One pytest session, or one xdist worker's part of it."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.is_worker = hasattr(config, "workerinput")
+
+    @cached_property
+    def bench(self) -> Bench:
+        """What measures; imported and made when the first test needs it."""
+        from pytest_qwen.bench import Bench
+
+        return Bench(self.settings, on_wait=self._say, on_progress=self._show)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Where the session's records gather; only the controller has them all."""
+        from pytest_qwen.ledger import Ledger
+
+        return Ledger(self.settings, self.config.invocation_params.args)
+
+    def prepare(self) -> None:
+        """Find out now what would otherwise fail after minutes of measuring. Raises Misuse."""
+        if self.settings.gpu not in ("auto", "cpu") and not self.settings.replay:
+            _ = self.bench.target
+        if not self.is_worker and (self.settings.report or self.settings.replay or self.settings.baseline):
+            self.ledger.prepare()
+
+    # ---- collection
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Read every test's marks once, and put tests that share a load next to each other."""
+        asking = [item for item in items if self._read(item)]
+        if asking:
+            items[:] = _grouped(items, {item: self._load_key(item) for item in asking})
+
+    def _read(self, item: pytest.Item) -> bool:
+        """Keep the test's request or misuse; False for a test that has nothing to do with us."""
+        uses = _FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if not uses and not any(mark.name in MARKERS for mark in item.iter_markers()):
+            return False
+        try:
+            request = read_marks(item.iter_markers_with_node(), uses_fixtures=bool(uses))
+            if request.bounds and not _MEASURING & uses:
+                raise Misuse(_without_fixture(request))
+            item.stash[_REQUEST] = request
+        except Misuse as misuse:
+            item.stash[_REQUEST] = misuse
+        return bool(uses) or not isinstance(item.stash[_REQUEST], RunRequest) or item.stash[_REQUEST].asked
+
+    def _load_key(self, item: pytest.Item) -> str | None:
+        request = item.stash[_REQUEST]
+        if isinstance(request, Misuse) or "llm" not in getattr(item, "fixturenames", ()):
+            return None
+        try:
+            return self.bench.spec_for(request).key
+        except Misuse:
+            return None
+
+    # ---- plan
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """With --qwen-plan: one line a test instead of running it."""
+        if not self.settings.plan or self.config.option.collectonly:
+            return None
+        if session.testsfailed:
+            raise session.Interrupted(f"{session.testsfailed} errors during collection")
+        from pytest_qwen.planning_run import print_plan
+
+        requests = {item.nodeid: item.stash[_REQUEST] for item in session.items if _REQUEST in item.stash}
+        session.testsfailed += print_plan(requests, self.bench, self._terminal())
+        return True
+
+    # ---- one test
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Before anything is loaded: misuse fails, another GPU skips, what physics forbids fails."""
+        request = item.stash.get(_REQUEST, None)
+        if request is None:
+            return
+        if isinstance(request, Misuse):
+            pytest.fail(str(request), pytrace=False)
+        if self.settings.replay:
+            return
+        from pytest_qwen.target import mismatch
+
+        with _as_outcome():
+            why = mismatch(request.gpu, self.bench.target)
+            if why:
+                pytest.skip(why)
+            if request.bounds and _MEASURING.intersection(getattr(item, "fixturenames", ())):
+                refusal = self.bench.refusal(request)
+                if refusal:
+                    pytest.fail(refusal, pytrace=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
+        """After a body that passed: measure until sure, then judge; our errors show without a traceback."""
+        if item.stash.get(_REQUEST, None) is None:
+            yield
+            return
+        with _as_outcome():
+            yield
+            self._settle(item)
+
+    def _settle(self, item: pytest.Item) -> None:
+        """Judge the test's bounds; a failed or missing verdict fails the test in its own words."""
+        from pytest_qwen.run import failure_text, nothing_measured
+
+        request = self._request(item)
+        runs = item.stash.get(_RUNS, [])
+        if self.settings.calibrate and request.bounds and runs:
+            self._calibrate(item, runs[0])
+        verdicts = [verdict for run in runs for verdict in run.settle()]
+        if "llm" in item.fixturenames and runs:  # type: ignore[attr-defined]
+            verdicts += self._slowdowns(item, runs[0])
+        if request.bounds and not verdicts:
+            raise Misuse(nothing_measured(request.bounds))
+        text = failure_text(verdicts, no_verdict_fails=self.settings.no_verdict == "fail")
+        if text:
+            pytest.fail(text, pytrace=False)
+        unsure = failure_text(verdicts, no_verdict_fails=True)
+        if unsure:
+            pytest.skip(unsure)
+
+    def _slowdowns(self, item: pytest.Item, run: Run) -> list[Verdict]:
+        """Judge each `max_slowdown`, against another configuration or against a stored run."""
+        request = self._request(item)
+        found = []
+        for bound in request.bounds:
+            if bound.marker != "max_slowdown":
+                continue
+            if bound.vs == "baseline":
+                if not run.measurements:
+                    run.measure_last()
+                found.append(run.against(self.ledger.baseline_of(item.nodeid, self.bench.target), bound))
+            else:
+                other = self.bench.open(request, request.versus[bound.vs or ""], keep=run.spec)
+                run.compare(other.engine, (bound,))
+                found.append(run.verdicts[-1])
+        return found
+
+    def _calibrate(self, item: pytest.Item, run: Run) -> None:
+        """Repeat the test's rounds in fresh processes; judging waits for the table at the end."""
+        measured = [run.fixed_rounds(_CALIBRATION_ROUNDS)]
+        for _ in range(1, self.settings.calibrate):
+            self.bench.evict()
+            again = self.bench.open(self._request(item))
+            again.answers = run.answers
+            measured.append(again.fixed_rounds(_CALIBRATION_ROUNDS))
+        self.ledger.calibrated(item.nodeid, self._request(item).bounds, measured)
+        pytest.skip("calibrated: no verdict, see the table at the end")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Hang what was measured on the report, as plain data that crosses to an xdist controller."""
+        report = yield
+        if report.when == "call" or (report.when == "setup" and not report.passed):
+            request = item.stash.get(_REQUEST, None)
+            if request is not None:
+                self._attach(item, report, request)
+        return report
+
+    def _attach(self, item: pytest.Item, report: pytest.TestReport, request: RunRequest | Misuse) -> None:
+        from pytest_qwen.ledger import describe
+        from pytest_qwen.records import to_json
+        from pytest_qwen.reports.junit import user_properties
+
+        records = describe(
+            nodeid=item.nodeid,
+            outcome=report.outcome if report.when == "call" or report.skipped else "error",
+            reason=_first_line(report),
+            request=request if isinstance(request, RunRequest) else None,
+            runs=item.stash.get(_RUNS, []),
+            bench=self.bench,
+        )
+        report.qwen_records = [to_json(record) for record in records]  # type: ignore[attr-defined]
+        for record in records:
+            item.user_properties.extend(user_properties(record))
+        report.user_properties = list(item.user_properties)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Gather records where the whole session's reports arrive."""
+        found = getattr(report, "qwen_records", None)
+        if found and not self.is_worker:
+            self.ledger.add(found)
+
+    # ---- fixtures
+
+    @contextlib.contextmanager
+    def running(self, item: pytest.Item) -> Iterator[Llm]:
+        """The `llm` fixture: the test's model, leased."""
+        with _as_outcome():
+            run = self._open(item)
+        yield _llm(run)
+
+    @contextlib.contextmanager
+    def loader(self, item: pytest.Item) -> Iterator[Callable[..., Llm]]:
+        """The `load` fixture."""
+
+        def load(model: str | None = None, *, check_fit: bool = True, **arguments: Any) -> Llm:
+            overrides = {**_checked_model_arguments(arguments), **({"id": model} if model else {})}
+            return _llm(self._open(item, overrides, check_fit=check_fit))
+
+        yield load
+
+    @contextlib.contextmanager
+    def comparer(self, item: pytest.Item) -> Iterator[Callable[..., Comparison]]:
+        """The `compare` fixture."""
+
+        def compare(vs: Mapping[str, Any], **arguments: Any) -> Comparison:
+            request = self._request(item)
+            mine = self._open(item, _checked_model_arguments(arguments))
+            other = self.bench.open(request, {**arguments, **_checked_model_arguments(vs)}, keep=mine.spec)
+            return mine.compare(other.engine)
+
+        yield compare
+
+    def plan_of(self, item: pytest.Item) -> Plan:
+        """The `plan` fixture."""
+        from pytest_qwen.planning import plan_for
+
+        with _as_outcome():
+            return plan_for(self._request(item), self.bench)
+
+    def _open(
+        self, item: pytest.Item, overrides: Mapping[str, Any] | None = None, *, check_fit: bool = True
+    ) -> Run:
+        request = self._request(item)
+        if self.settings.replay:
+            run = self.ledger.replay(item.nodeid, request, len(item.stash.setdefault(_RUNS, [])))
+        else:
+            run = self.bench.open(request, overrides, check_fit=check_fit)
+        item.stash.setdefault(_RUNS, []).append(run)
+        return run
+
+    def _request(self, item: pytest.Item) -> RunRequest:
+        found = item.stash.get(_REQUEST, None)
+        return found if isinstance(found, RunRequest) else RunRequest()
+
+    # ---- the end
+
+    def pytest_report_header(self) -> str | None:
+        """Shown only when an option of ours was used."""
+        if not self.settings.given:
+            return None
+        used = ", ".join(f"{name.replace('_', '-')}={text}" for name, text in self.settings.given.items())
+        where = "" if self.settings.replay or self.is_worker else f"; on {self.bench.target.label}"
+        return f"qwen: {used}{where}"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Give the devices back, write the files, and never call an empty gate green."""
+        if "bench" in self.__dict__:
+            self.bench.close()
+        if self.is_worker or "ledger" not in self.__dict__:
+            return
+        self.ledger.finish(self.bench)
+        if session.exitstatus == pytest.ExitCode.OK and self._gated_nothing():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _gated_nothing(self) -> bool:
+        """Whether a named target's run had bounds to prove and proved none."""
+        named = self.settings.gpu != "auto" and not self.settings.calibrate
+        return named and self.ledger.bounds_asked > 0 and self.ledger.verdicts_given == 0
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The table of verdicts, and where the files are."""
+        if self.is_worker or "ledger" not in self.__dict__:
+            return
+        for title, text in self.ledger.sections(width=shutil.get_terminal_size().columns):
+            terminalreporter.section(title)
+            terminalreporter.write_line(text)
+        if self._gated_nothing():
+            terminalreporter.write_line(_gate_text(self.settings.gpu, self.ledger.bounds_asked), red=True)
+
+    # ---- talking
+
+    def _terminal(self) -> pytest.TerminalReporter:
+        found: pytest.TerminalReporter = self.config.pluginmanager.getplugin("terminalreporter")
+        return found
+
+    def _say(self, text: str) -> None:
+        """A line about what is waited for; a worker has no terminal of its own."""
+        self._live.say(text)
+
+    def _show(self, progress: Progress) -> None:
+        self._live.show(progress)
+
+    @cached_property
+    def _live(self) -> Live:
+        """The live line of long work."""
+        from pytest_qwen.live import Live
+
+        return Live(self.config, alpha=self.settings.alpha)
+
+
+def _grouped(items: list[pytest.Item], keys: Mapping[pytest.Item, str | None]) -> list[pytest.Item]:
+    """The items in order, but each test that loads moved up behind the first one with an equal load."""
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        key = keys.get(item)
+        groups.setdefault(item.nodeid if key is None else f"load {key}", []).append(item)
+    return [item for group in groups.values() for item in group]
+
+
+def _without_fixture(request: RunRequest) -> str:
+    """The message of a bound on a test that takes no fixture of ours."""
+    return explain(
+        "a bound was set on a test that measures nothing",
+        asked="; ".join(str(bound) for bound in request.bounds),
+        found="the test function takes none of the measuring fixtures",
+        slip="the argument 'llm' is missing: def test_it(llm): ...",
+        choices=sorted(_MEASURING),
+    )
+
+
+@contextlib.contextmanager
+def _as_outcome() -> Iterator[None]:
+    """Our errors as pytest outcomes without a traceback: the machine's fault skips, anything else fails.
+
+    An engine that is not installed fails: a run that cannot measure at all must not look green.
+    """
+    try:
+        yield
+    except NotInstalled as error:
+        pytest.fail(str(error), pytrace=False)
+    except Unavailable as error:
+        pytest.skip(str(error))
+    except QwenError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _llm(run: Run) -> Llm:
+    from pytest_qwen.llm import Llm
+
+    return Llm(run)
+
+
+def _checked_model_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Model arguments given by call, checked as the mark's are. Raises Misuse."""
+    parse(pytest.mark.model(**arguments).mark)
+    return dict(arguments)
+
+
+def _first_line(report: pytest.TestReport) -> str:
+    """Why a test failed or was skipped, in one line; "" for a pass."""
+    if report.passed:
+        return ""
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+def _gate_text(gpu: str, bounds: int) -> str:
+    return (
+        f"qwen: NOTHING MEASURED: --gpu={gpu} was to be proven and {bounds} bound(s) were asked for, "
+        "but no verdict was reached; this run does not count as passed"
+    )

@@ -1,0 +1,239 @@
+"""Options and their ini twins, read once into one frozen value. The only reader of options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_qwen.errors import Misuse, closest, explain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option: its flag, its meaning, its default and what makes a valid value of it."""
+
+    flag: str
+    help: str
+    default: str
+    choices: tuple[str, ...] = ()
+    metavar: str = "VALUE"
+    number: type[int] | type[float] | None = None
+    switch: bool = False
+
+    @property
+    def dest(self) -> str:
+        """The name in the namespace, and of the ini twin: `--qwen-budget` → `qwen_budget`."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+OPTIONS = (
+    Option(
+        flag="--qwen-gpu",
+        help="GPU that this run is for: a name from the catalogue, 'auto' (what is there, the default) or "
+        "'cpu'. Also --gpu, unless another plugin owns that name.",
+        default="auto",
+        metavar="NAME",
+    ),
+    Option(
+        flag="--qwen-engine", help="Engine of tests that name none.", default="transformers", metavar="NAME"
+    ),
+    Option(
+        flag="--qwen-weights",
+        help="'dummy' makes random weights of the real shape: nothing is downloaded.",
+        default="real",
+        choices=("real", "dummy"),
+    ),
+    Option(flag="--qwen-model", help="Model of tests that name none.", default="", metavar="ID"),
+    Option(
+        flag="--qwen-plan",
+        help="Print fit, ceiling and cost of every selected test; load nothing.",
+        default="no",
+        switch=True,
+    ),
+    Option(
+        flag="--qwen-budget",
+        help="Seconds one test may measure before it ends without a verdict (default 120).",
+        default="120",
+        metavar="SECONDS",
+        number=float,
+    ),
+    Option(
+        flag="--qwen-alpha",
+        help="Error rate of either side of a verdict (default 0.01).",
+        default="0.01",
+        metavar="RATE",
+        number=float,
+    ),
+    Option(
+        flag="--qwen-no-verdict",
+        help="What a bound without a verdict does to its test; it is never a pass.",
+        default="fail",
+        choices=("fail", "skip"),
+    ),
+    Option(flag="--qwen-report", help="Folder for records, CSV and markdown.", default="", metavar="DIR"),
+    Option(
+        flag="--qwen-replay",
+        help="Judge the records of this report folder again with the present bounds; load nothing.",
+        default="",
+        metavar="DIR",
+    ),
+    Option(
+        flag="--qwen-baseline",
+        help="Report folder that max_slowdown(vs='baseline') compares with.",
+        default="",
+        metavar="DIR",
+    ),
+    Option(
+        flag="--qwen-calibrate",
+        help="Repeat every measured test in N fresh processes and print noise, false-fail rates and bounds.",
+        default="0",
+        metavar="N",
+        number=int,
+    ),
+    Option(
+        flag="--qwen-load-timeout",
+        help="Seconds after which a load, with its compilation, counts as hung (default 900).",
+        default="900",
+        metavar="SECONDS",
+        number=float,
+    ),
+    Option(
+        flag="--qwen-run-timeout",
+        help="Seconds after which one round counts as hung (default 600).",
+        default="600",
+        metavar="SECONDS",
+        number=float,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The run's options after command line, ini and default were weighed, in that order."""
+
+    gpu: str = "auto"
+    engine: str = "transformers"
+    weights: str = "real"
+    model: str | None = None
+    plan: bool = False
+    budget_s: float = 120.0
+    alpha: float = 0.01
+    no_verdict: str = "fail"
+    report: Path | None = None
+    replay: Path | None = None
+    baseline: Path | None = None
+    calibrate: int = 0
+    load_timeout_s: float = 900.0
+    run_timeout_s: float = 600.0
+    given: Mapping[str, str] = field(default_factory=dict)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register every option and its ini twin; `--gpu` itself is added later, if it is free."""
+    group = parser.getgroup("qwen", "pytest-qwen: LLM speed, size, cost and quality as tests")
+    for option in OPTIONS:
+        extra: dict[str, Any] = (
+            {"action": "store_const", "const": "yes"}
+            if option.switch
+            else {"metavar": "|".join(option.choices) if option.choices else option.metavar}
+        )
+        group.addoption(option.flag, dest=option.dest, default=None, help=option.help, **extra)
+        parser.addini(option.dest, f"{option.help} (default of {option.flag})", default=None)
+
+
+def add_gpu_alias(parser: pytest.Parser) -> bool:
+    """Add `--gpu` unless another plugin or conftest owns it; True when it is ours.
+
+    Asked of the parser itself: an option that nobody registered comes back among the unknown arguments.
+    """
+    probe = "--gpu=probe"
+    try:
+        _, unknown = parser.parse_known_and_unknown_args([probe])
+    except (pytest.UsageError, SystemExit):
+        return False
+    if probe not in unknown:
+        return False
+    group = parser.getgroup("qwen")
+    group.addoption("--gpu", dest="qwen_gpu", default=None, metavar="NAME", help="Same as --qwen-gpu.")
+    return True
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """The run's settings; Misuse for a value that no option takes."""
+    given = {option.dest: text for option in OPTIONS if (text := _text(config, option)) is not None}
+    value = {option.dest: _checked(option, given.get(option.dest, option.default)) for option in OPTIONS}
+    if not 0 < value["qwen_alpha"] < 0.5:
+        raise _wrong("--qwen-alpha", given["qwen_alpha"], "is not between 0 and 0.5", None)
+    root = config.invocation_params.dir
+    return Settings(
+        gpu=value["qwen_gpu"],
+        engine=value["qwen_engine"],
+        weights=value["qwen_weights"],
+        model=value["qwen_model"] or None,
+        plan=value["qwen_plan"],
+        budget_s=value["qwen_budget"],
+        alpha=value["qwen_alpha"],
+        no_verdict=value["qwen_no_verdict"],
+        report=_path(root, value["qwen_report"]),
+        replay=_path(root, value["qwen_replay"]),
+        baseline=_path(root, value["qwen_baseline"]),
+        calibrate=value["qwen_calibrate"],
+        load_timeout_s=value["qwen_load_timeout"],
+        run_timeout_s=value["qwen_run_timeout"],
+        given=given,
+    )
+
+
+def _text(config: pytest.Config, option: Option) -> str | None:
+    """What the user gave, command line over ini; None when neither."""
+    on_line = config.getoption(option.dest, default=None)
+    if on_line is not None:
+        return str(on_line)
+    in_ini = config.getini(option.dest)
+    return str(in_ini) if in_ini else None
+
+
+def _path(root: Path, text: str) -> Path | None:
+    return Path(os.path.normpath(root / Path(text).expanduser())) if text else None
+
+
+_TRUE, _FALSE = ("yes", "true", "1", "on"), ("no", "false", "0", "off")
+
+
+def _checked(option: Option, text: str) -> Any:
+    """The option's text as a value of its type."""
+    if option.switch:
+        if text.lower() not in _TRUE + _FALSE:
+            raise _wrong(option.flag, text, "is neither yes nor no", _TRUE + _FALSE)
+        return text.lower() in _TRUE
+    if option.choices and text not in option.choices:
+        raise _wrong(option.flag, text, "is not a choice", option.choices)
+    return _number(option, text, option.number) if option.number else text
+
+
+def _number(option: Option, text: str, number: Callable[[str], Any]) -> Any:
+    try:
+        value = number(text)
+    except ValueError:
+        raise _wrong(option.flag, text, "is not a number", None) from None
+    least_is_zero = option.default == "0"
+    if not (value >= 0 if least_is_zero else value > 0) or value == float("inf"):
+        raise _wrong(option.flag, text, f"is not {'0 or more' if least_is_zero else 'above 0'}", None)
+    return value
+
+
+def _wrong(flag: str, text: str, problem: str, choices: tuple[str, ...] | None) -> Misuse:
+    meant = closest(text, choices) if choices else None
+    return Misuse(
+        explain(
+            f"{flag}: {text!r} {problem}",
+            asked=f"{flag}={text}",
+            slip=f"did you mean {meant!r}?" if meant else None,
+            choices=choices,
+        )
+    )
