@@ -12,15 +12,17 @@ from pytest_qwen import data, detect, physics
 from pytest_qwen.ask import RunRequest
 from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.child import ChildEngine
-from pytest_qwen.errors import DoesNotFit, QwenError, Unavailable, explain
+from pytest_qwen.errors import DoesNotFit, QwenError, Unavailable
 from pytest_qwen.gpus import Device
 from pytest_qwen.loading import load_spec, workload_request
 from pytest_qwen.locks import DeviceLock
 from pytest_qwen.measure import Limits, Observer, Progress
 from pytest_qwen.metrics import RoundContext
+from pytest_qwen.memory import Fit, fit
 from pytest_qwen.models import ModelShape, shape_from_config
 from pytest_qwen.pool import Lease, LoadRecord, Pool
 from pytest_qwen.readers import GpuReader, NvmlReader, ProcReader
+from pytest_qwen.roofline import Setup
 from pytest_qwen.run import Conditions, Run
 from pytest_qwen.sentinel import Sentinel
 from pytest_qwen.settings import Settings
@@ -45,7 +47,7 @@ class Bench:
         devices: Callable[[], tuple[Device, ...]] = detect.detect,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._on_wait = on_wait
         self._on_progress = on_progress
         self._devices = devices
@@ -55,9 +57,9 @@ class Bench:
     @cached_property
     def target(self) -> Target:
         """What this run is on. Raises Misuse for a GPU that is not there."""
-        wants_cpu = self._settings.gpu.lower() == "cpu"
+        wants_cpu = self.settings.gpu.lower() == "cpu"
         devices = () if wants_cpu else self._devices()
-        return resolve(self._settings.gpu, devices, planning=self._settings.plan)
+        return resolve(self.settings.gpu, devices, planning=self.settings.plan)
 
     @property
     def loads(self) -> tuple[LoadRecord, ...]:
@@ -66,14 +68,14 @@ class Bench:
 
     def spec_for(self, request: RunRequest, overrides: Mapping[str, Any] | None = None) -> LoadSpec:
         """What a test loads on this run's target."""
-        return load_spec(request, self._settings, self.target, overrides)
+        return load_spec(request, self.settings, self.target, overrides)
 
-    def setup_of(self, shape: ModelShape, spec: LoadSpec, asked: Request) -> physics.Setup | None:
+    def setup_of(self, shape: ModelShape, spec: LoadSpec, asked: Request) -> Setup | None:
         """The arithmetic's view of a load and its workload; None on a CPU or an unknown card."""
         card = self.target.devices[0] if self.target.devices else self.target.spec
         if card is None or self.target.spec is None or self.target.is_cpu:
             return None
-        return physics.Setup(
+        return Setup(
             shape=shape,
             gpu=card,
             dtype=spec.dtype,
@@ -85,7 +87,7 @@ class Bench:
             count=spec.tensor_parallel,
         )
 
-    def setup_for(self, request: RunRequest, spec: LoadSpec | None = None) -> physics.Setup | None:
+    def setup_for(self, request: RunRequest, spec: LoadSpec | None = None) -> Setup | None:
         """The same for a test; None too when the model's shape is not known, or the engine is not real."""
         spec = spec or self.spec_for(request)
         shape = None if spec.engine == "fake" else data.find_shape(spec.model)
@@ -100,10 +102,22 @@ class Bench:
         found = (physics.refusal(bound, setup, price_per_hour_usd=price) for bound in request.bounds)
         return next((text for text in found if text), None)
 
-    def fit_of(self, request: RunRequest, spec: LoadSpec) -> physics.Fit | None:
+    def fit_of(self, request: RunRequest, spec: LoadSpec) -> Fit | None:
         """The memory plan of a test's model on this run's card, None where it is not known."""
         setup = self.setup_for(request, spec)
-        return None if setup is None else physics.fit(setup)
+        return None if setup is None else fit(setup)
+
+    def plan_facts(self, request: RunRequest, spec: LoadSpec) -> dict[str, Any]:
+        """Fit lines and ceiling for the record; empty where the arithmetic is not known."""
+        setup = self.setup_for(request, spec)
+        plan, top = (None, None) if setup is None else (fit(setup), physics.ceiling(setup))
+        facts: dict[str, Any] = {}
+        if plan is not None:
+            facts["fit"] = [[label, amount] for label, amount in plan.lines]
+            facts["total_bytes"], facts["available_bytes"] = plan.total_bytes, plan.available_bytes
+        if top is not None:
+            facts["ceiling_tokens_per_sec"], facts["arithmetic"] = top.tokens_per_sec, top.arithmetic
+        return facts
 
     def open(
         self,
@@ -119,7 +133,7 @@ class Bench:
         """
         spec = self.spec_for(request, overrides)
         plan = self.fit_of(request, spec)
-        if check_fit and plan is not None and not plan.fits:
+        if check_fit and plan is not None and plan.hopeless:
             raise DoesNotFit(_does_not_fit(spec, self.target, plan))
         index, pool = self._pool()
         try:
@@ -155,7 +169,7 @@ class Bench:
         chosen = next((i for i, lock in enumerate(locks) if _free(lock)), 0)
         visible = devices[chosen].uuid if devices else None
         self._pools[chosen] = Pool(
-            partial(_engine, self._settings, visible),
+            partial(_engine, self.settings, visible),
             locks=[locks[chosen]],
             memory=_memory_reader(devices[chosen]) if devices else None,
             on_wait=self._on_wait,
@@ -192,7 +206,7 @@ class Bench:
         )
 
     def _conditions(self, request: RunRequest, spec: LoadSpec, loaded: Loaded) -> Conditions:
-        limits = Limits(budget_s=self._settings.budget_s)
+        limits = Limits(budget_s=self.settings.budget_s)
         shape = _shape_of(spec, loaded)
         asked = workload_request(request.workload)
         setup = None if shape is None else self.setup_of(shape, spec, asked)
@@ -202,7 +216,7 @@ class Bench:
                 best = physics.best_possible(bound, setup, request.price_per_hour_usd)
                 if best is not None:
                     ceilings[bound.metric] = best
-        return Conditions(alpha=self._settings.alpha, limits=limits, ceilings=ceilings)
+        return Conditions(alpha=self.settings.alpha, limits=limits, ceilings=ceilings)
 
 
 def _engine(settings: Settings, visible: str | None, spec: LoadSpec) -> Engine:
@@ -250,15 +264,16 @@ def _facts(lease: Lease) -> dict[str, float]:
     return facts
 
 
-def _does_not_fit(spec: LoadSpec, target: Target, plan: physics.Fit | None, found: str = "") -> str:
-    """The message of a model that is too large: the plan line by line, the need and what there is."""
-    lines = []
-    if plan is not None:
-        lines = [f"{label} {amount / 1e9:.2f} GB" for label, amount in plan.lines]
-        lines.append(f"together {plan.total_bytes / 1e9:.2f} GB of {plan.available_bytes / 1e9:.2f} GB")
-    return explain(
-        f"{spec.model} does not fit {target.label}",
-        asked=f"{spec.quantization or spec.dtype} weights, room for {spec.max_model_len} tokens",
-        found="; ".join(filter(None, (found, *lines))),
-        next_step="a quantised model (quantization='int4'), a shorter context, or a larger card",
+def _does_not_fit(spec: LoadSpec, target: Target, plan: Fit | None, found: str = "") -> str:
+    """The message of a model that is too large: what happened, the plan line by line, what would help."""
+    title = f"{spec.model} in {spec.quantization or spec.dtype} does not fit {target.label}"
+    return "\n".join(
+        filter(
+            None,
+            (
+                plan.explain(title) if plan else title,
+                f"  found: {found}" if found else "",
+                "  next step: a quantised model (quantization='int4'), a shorter context, or a larger card",
+            ),
+        )
     )

@@ -1,4 +1,4 @@
-"""What fits, how fast it can be at most, what it costs, and which bounds no software can meet."""
+"""How fast it can be at most, what that costs, and which bounds no software can meet."""
 
 from __future__ import annotations
 
@@ -6,64 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pytest_qwen.bounds import Bound
-from pytest_qwen.gpus import CATALOGUE, Device, GpuSpec
-from pytest_qwen.models import DTYPE_BYTES, ModelShape
-from pytest_qwen.roofline import Setup, peak_bytes_per_sec, peak_flops_per_sec, spec_of
+from pytest_qwen.gpus import CATALOGUE
+from pytest_qwen.memory import CONTEXT_BYTES, Fit, fit
+from pytest_qwen.roofline import Setup, spec_of
 
 __all__ = [
     "Ceiling",
     "Fit",
-    "bytes_per_step",
+    "Setup",
+    "best_possible",
     "ceiling",
-    "ceilings",
     "fit",
     "mbu",
     "mfu",
-    "peak_bytes_per_sec",
-    "peak_flops_per_sec",
+    "price_of",
     "refusal",
     "usd_per_mtok",
 ]
-
-# Driver context, kernels and library workspaces of one card: the published guide's worked budgets take half
-# a gigabyte.
-CONTEXT_BYTES = 0.5e9
-# Engines prefill long prompts in chunks; 8,192 tokens is the largest common default (vLLM's on large cards).
-PREFILL_CHUNK_TOKENS = 8192
-TIGHT = 0.9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """The memory plan of one card, line by line; `total_bytes` is the sum of the lines.
-
-    `total_bytes` is None when the size of a number format is unknown, `available_bytes` when the card's
-    memory is; `fits` is then None too.
-    """
-
-    lines: tuple[tuple[str, float], ...]
-    total_bytes: float | None
-    available_bytes: float | None
-
-    @property
-    def fits(self) -> bool | None:
-        """Whether the plan is within the card's memory."""
-        if self.total_bytes is None or self.available_bytes is None:
-            return None
-        return self.total_bytes <= self.available_bytes
-
-    @property
-    def tight(self) -> bool:
-        """Whether it fits, but takes more than 90 % of the memory."""
-        return bool(self.fits) and (self.total_bytes or 0) > TIGHT * (self.available_bytes or 0)
-
-    def explain(self, title: str) -> str:
-        """The plan as text, one line an item, under a title."""
-        rows = [*self.lines, ("needed", self.total_bytes), ("available", self.available_bytes)]
-        size = ("unknown" if amount is None else f"{amount / 1e9:.2f} GB" for _, amount in rows)
-        return "\n".join(
-            [title, *(f"  {text}: {label}" for text, label in zip(size, dict(rows), strict=True))]
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,100 +37,17 @@ class Ceiling:
     arithmetic: str
 
 
-def fit(
-    shape: ModelShape,
-    gpu: GpuSpec | Device,
-    *,
-    dtype: str = "bfloat16",
-    quantization: str | None = None,
-    kv_dtype: str | None = None,
-    context_tokens: int = 0,
-    batch: int = 1,
-    count: int = 1,
-) -> Fit:
-    """The memory plan of one of `count` cards, for `batch` sequences of `context_tokens` each.
-
-    Weights and KV cache are divided evenly over the cards. Activations are what one layer holds while the
-    whole context is processed as a prompt (in chunks of 8,192 tokens), and the logits in 32 bits.
-    """
-    setup = Setup(
-        shape=shape, gpu=gpu, dtype=dtype, quantization=quantization, kv_dtype=kv_dtype,
-        prompt_tokens=context_tokens, batch=batch, count=count,
-    )  # fmt: skip
-    if not setup.sizes_known:
-        return Fit(lines=(), total_bytes=None, available_bytes=setup.memory_bytes)
-    split = f" / {count} cards" if count > 1 else ""
-    lines = (
-        (f"weights ({quantization or dtype}{split})", setup.weights_bytes / count),
-        (
-            f"KV cache ({batch} x {context_tokens} tokens, {shape.kv_heads} KV heads{split})",
-            setup.kv_bytes / count,
-        ),
-        ("activations (one layer of the prefill, logits)", _activation_bytes(setup)),
-        ("context and workspaces (assumed)", CONTEXT_BYTES),
-    )
-    total_bytes = sum(amount for _, amount in lines)
-    return Fit(lines=lines, total_bytes=total_bytes, available_bytes=setup.memory_bytes)
-
-
-def _activation_bytes(setup: Setup) -> float:
-    """Residual, normed input and output, projections, and gate and up of the widest MLP, for each token."""
-    shape = setup.shape
-    tokens = min(setup.prompt_tokens * setup.batch, PREFILL_CHUNK_TOKENS)
-    routed = shape.experts_per_token * shape.moe_intermediate + shape.shared_intermediate
-    mlp = max(shape.intermediate, routed) if shape.dense_layers or not shape.experts else routed
-    attention = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
-    per_token = (3 * shape.hidden + attention + 2 * mlp) * DTYPE_BYTES[setup.dtype]
-    return tokens * per_token + 4 * setup.batch * shape.vocab
-
-
-def bytes_per_step(
-    shape: ModelShape,
-    *,
-    dtype: str = "bfloat16",
-    quantization: str | None = None,
-    kv_dtype: str | None = None,
-    context_tokens: float = 0,
-    batch: int = 1,
-) -> float | None:
-    """Bytes that one decode step must read, at this context; None where a number format's size is unknown."""
-    setup = Setup(
-        shape=shape, gpu=_NO_CARD, dtype=dtype, quantization=quantization, kv_dtype=kv_dtype, batch=batch
-    )
-    return setup.step_bytes(context_tokens) if setup.sizes_known else None
-
-
-_NO_CARD = GpuSpec(alias="", name="", family="", form_factor="", memory_gb=None, bandwidth_gb_per_sec=None)
-
-
-def ceiling(
-    shape: ModelShape,
-    gpu: GpuSpec | Device,
-    *,
-    dtype: str = "bfloat16",
-    quantization: str | None = None,
-    kv_dtype: str | None = None,
-    context_tokens: int = 0,
-    batch: int = 1,
-    count: int = 1,
-) -> Ceiling | None:
+def ceiling(setup: Setup, *, least: bool = False) -> Ceiling | None:
     """The bandwidth roofline of decoding; None where the bandwidth or a number format's size is unknown.
 
     A step cannot end before the weights and the KV cache were read once (Pope et al. 2022, "Efficiently
-    scaling transformer inference"; Williams et al. 2009, "Roofline").
+    scaling transformer inference"; Williams et al. 2009, "Roofline"). Taken at the mean context of the
+    output; with `least`, what holds always: the shortest context and the fewest experts.
     """
-    setup = Setup(
-        shape=shape, gpu=gpu, dtype=dtype, quantization=quantization, kv_dtype=kv_dtype,
-        prompt_tokens=context_tokens, batch=batch, count=count,
-    )  # fmt: skip
-    return _ceiling(setup, least=False)
-
-
-def _ceiling(setup: Setup, *, least: bool) -> Ceiling | None:
     bandwidth = setup.bytes_per_sec
     if bandwidth is None or not setup.sizes_known:
         return None
-    step = setup.step_bytes(setup.prompt_tokens, least=least)
+    step = setup.step_bytes(setup.prompt_tokens if least else None, least=least)
     rate = bandwidth / step
     return Ceiling(
         tokens_per_sec=rate,
@@ -183,7 +59,7 @@ def _ceiling(setup: Setup, *, least: bool) -> Ceiling | None:
 
 
 def _arithmetic(setup: Setup, step: float, bandwidth: float) -> str:
-    """ "7.07 B weights in float16 and the KV cache are 14.1 GB a token; L4 moves 300 GB/s; at most 21 tok/s"."""
+    """Like "7.07 B weights in float16 and the KV cache are 14.1 GB a token; L4 moves 300 GB/s; ..." """
     if setup.batch == 1:
         active = "active " if setup.shape.experts else ""
         weights = setup.shape.active_parameters
@@ -214,7 +90,7 @@ def usd_per_mtok(price_per_hour_usd: float, tokens_per_sec: float) -> float:
 
 
 def _best_values(setup: Setup, price_per_hour_usd: float | None) -> dict[str, float]:
-    """The best value of each metric that hardware and formats allow; a metric without a known limit is absent.
+    """The best value of each metric that the hardware allows; a metric without a known limit is absent.
 
     Every limit used holds always: peak rates, the fewest experts that routing can choose, the shortest
     context, each weight read once a step.
@@ -230,69 +106,35 @@ def _best_values(setup: Setup, price_per_hour_usd: float | None) -> dict[str, fl
         best |= {"decode_tokens_per_sec": 1 / step, "tpot_ms": 1000 * step, "itl_ms": 1000 * step}
         whole = (prefill or 0) + max(setup.output_tokens - 1, 0) * step
         best["e2e_latency_ms"] = 1000 * whole
-        best["output_tokens_per_sec"] = setup.batch / step
-        if setup.output_tokens and whole:
-            best["output_tokens_per_sec"] = setup.batch * setup.output_tokens / whole
+        best["output_tokens_per_sec"] = setup.batch * max(setup.output_tokens, 1) / (whole or step)
         if price_per_hour_usd is not None:
             best["usd_per_mtok"] = usd_per_mtok(price_per_hour_usd, best["output_tokens_per_sec"])
     return best
 
 
-def ceilings(
-    shape: ModelShape,
-    gpu: GpuSpec | Device,
-    *,
-    dtype: str = "bfloat16",
-    quantization: str | None = None,
-    kv_dtype: str | None = None,
-    prompt_tokens: int = 0,
-    output_tokens: int = 0,
-    batch: int = 1,
-    count: int = 1,
-    price_per_hour_usd: float | None = None,
-) -> dict[str, float]:
-    """The best value of each metric that hardware and formats allow; a metric without a known limit is absent.
+def best_possible(bound: Bound, setup: Setup, price_per_hour_usd: float | None = None) -> float | None:
+    """The best value of the bound's metric that the hardware allows, None where unknown.
 
     `price_per_hour_usd` is for all cards; the catalogue's price when None.
     """
-    setup = Setup(
-        shape=shape, gpu=gpu, dtype=dtype, quantization=quantization, kv_dtype=kv_dtype,
-        prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch, count=count,
-    )  # fmt: skip
-    return _best_values(setup, _price(setup, price_per_hour_usd))
+    return _best_values(setup, price_of(setup, price_per_hour_usd)).get(bound.metric)
 
 
-def _price(setup: Setup, given: float | None) -> float | None:
+def price_of(setup: Setup, given: float | None = None) -> float | None:
+    """USD an hour for all cards: the price given, else the catalogue's; None where there is neither."""
     spec = spec_of(setup.gpu)
     if given is not None or spec is None or spec.price_per_hour_usd is None:
         return given
     return spec.price_per_hour_usd * setup.count
 
 
-def refusal(
-    bound: Bound,
-    shape: ModelShape,
-    gpu: GpuSpec | Device,
-    *,
-    dtype: str = "bfloat16",
-    quantization: str | None = None,
-    kv_dtype: str | None = None,
-    prompt_tokens: int = 0,
-    output_tokens: int = 0,
-    batch: int = 1,
-    count: int = 1,
-    price_per_hour_usd: float | None = None,
-) -> str | None:
+def refusal(bound: Bound, setup: Setup, *, price_per_hour_usd: float | None = None) -> str | None:
     """Why no software can meet `bound` on these cards, with the arithmetic and what would lift it.
 
-    None when physics allows the bound or too little is known to say. Speculative decoding is not counted:
-    an engine that uses it may give several tokens a step.
+    None when physics allows the bound or too little is known to say. `price_per_hour_usd` is for all cards;
+    the catalogue's price when None. Speculative decoding is not counted: it may give several tokens a step.
     """
-    setup = Setup(
-        shape=shape, gpu=gpu, dtype=dtype, quantization=quantization, kv_dtype=kv_dtype,
-        prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch, count=count,
-    )  # fmt: skip
-    price = _price(setup, price_per_hour_usd)
+    price = price_of(setup, price_per_hour_usd)
     best = _best_values(setup, price).get(bound.metric)
     if best is None or bound.met_by(best):
         return None
@@ -312,15 +154,17 @@ def _at_price(bound: Bound, price: float | None) -> str:
 
 
 def _why_decode(setup: Setup) -> str:
-    top = _ceiling(setup, least=True)
+    top = ceiling(setup, least=True)
     return top.arithmetic if top else ""
 
 
 def _why_prefill(setup: Setup) -> str:
     parts = []
-    if setup.flops_per_sec is not None:
+    if setup.most_flops_per_sec is not None:
         flops = setup.shape.prefill_flops(setup.prompt_tokens, setup.batch)
-        parts.append(f"{flops / 1e12:.3g} TFLOP at no more than {setup.flops_per_sec / 1e12:,.0f} TFLOP/s")
+        parts.append(
+            f"{flops / 1e12:.3g} TFLOP at no more than {setup.most_flops_per_sec / 1e12:,.0f} TFLOP/s"
+        )
     if setup.bytes_per_sec is not None:
         parts.append(
             f"{setup.step_bytes(0, least=True) / 1e9:.1f} GB of weights read once at "
@@ -352,7 +196,7 @@ _NO_CARD_LIFTS = {"mbu_ratio", "mfu_ratio", "vram_gb", "usd_per_mtok"}
 
 
 def _remedies(bound: Bound, setup: Setup, price: float | None) -> list[str]:
-    """Changes that lift the bound: fewer bits, the slowest faster card that holds the model, other decoding."""
+    """Changes that lift the bound: fewer bits, the slowest card that is fast enough, other decoding."""
     found = []
     for name in ("int8", "int4") if setup.quantization is None else ():
         fewer = replace(setup, quantization=name)

@@ -30,8 +30,8 @@ def peak_bytes_per_sec(gpu: GpuSpec | Device) -> float | None:
 def peak_flops_per_sec(gpu: GpuSpec | Device, dtype: str, quantization: str | None = None) -> float | None:
     """The data sheet's dense matrix rate of one card for these number formats.
 
-    float32 is held to the fp16 rate, which it never exceeds. int4, nf4, GPTQ and AWQ weights are multiplied in
-    `dtype`. int8 is unknown: 8-bit integer rates are not in the catalogue.
+    float32 is held to the fp16 rate, which it never exceeds. int4, nf4, GPTQ and AWQ weights are multiplied
+    in `dtype`. int8 is unknown: 8-bit integer rates are not in the catalogue.
     """
     spec = spec_of(gpu)
     if spec is None or quantization == "int8":
@@ -54,8 +54,8 @@ class Setup:
     dtype: str = "bfloat16"
     quantization: str | None = None
     kv_dtype: str | None = None
-    prompt_tokens: int = 0
-    output_tokens: int = 0
+    prompt_tokens: int = 64
+    output_tokens: int = 128
     batch: int = 1
     count: int = 1
 
@@ -90,13 +90,18 @@ class Setup:
 
     @property
     def flops_per_sec(self) -> float | None:
-        """What the matrix units of all cards together never exceed; above the data sheet's rate by 10 %, and
-        doubled for fp16 on GeForce cards."""
-        peak, spec = peak_flops_per_sec(self.gpu, self.dtype, self.quantization), spec_of(self.gpu)
+        """The data sheet's matrix rate of all cards together."""
+        peak = peak_flops_per_sec(self.gpu, self.dtype, self.quantization)
+        return None if peak is None else peak * self.count
+
+    @property
+    def most_flops_per_sec(self) -> float | None:
+        """What matrix units never exceed: 10 % above the data sheet, doubled for fp16 on GeForce cards."""
+        peak, spec = self.flops_per_sec, spec_of(self.gpu)
         if peak is None or spec is None:
             return None
         doubled = spec.form_factor == "desktop" and self.dtype == "float16"
-        return peak * self.count * _CLOCK_HEADROOM * (_FP16_ACCUMULATE if doubled else 1.0)
+        return peak * _CLOCK_HEADROOM * (_FP16_ACCUMULATE if doubled else 1.0)
 
     @property
     def kv_bytes(self) -> float:
@@ -108,14 +113,16 @@ class Setup:
         """All weights, over all cards."""
         return self.shape.weights_bytes(self.dtype, self.quantization)
 
-    def step_bytes(self, context_tokens: float, *, least: bool = False) -> float:
+    def step_bytes(self, context_tokens: float | None = None, *, least: bool = False) -> float:
         """Bytes that one decode step reads: weights, and the KV cache of every sequence.
 
-        `least` is for statements that must hold always: the fewest experts that routing can choose.
+        `context_tokens` is the mean over the output when None. `least` is for statements that must hold
+        always: the fewest experts that routing can choose.
         """
+        context = self.prompt_tokens + self.output_tokens / 2 if context_tokens is None else context_tokens
         distinct = self.shape.experts_per_token if least else None
         weights = self.shape.read_bytes_per_step(self.dtype, self.quantization, self.batch, distinct)
-        return weights + self.shape.kv_bytes_per_token(self._kv_dtype) * context_tokens * self.batch
+        return weights + self.shape.kv_bytes_per_token(self._kv_dtype) * context * self.batch
 
     @property
     def least_step_seconds(self) -> float | None:
@@ -131,8 +138,8 @@ class Setup:
         None where neither limit is known; one that is unknown is left out.
         """
         limits = []
-        if self.flops_per_sec is not None:
-            limits.append(self.shape.prefill_flops(self.prompt_tokens, self.batch) / self.flops_per_sec)
+        if self.most_flops_per_sec is not None:
+            limits.append(self.shape.prefill_flops(self.prompt_tokens, self.batch) / self.most_flops_per_sec)
         if self.bytes_per_sec is not None:
             limits.append(self.step_bytes(0, least=True) / self.bytes_per_sec)
         return max(limits, default=None)

@@ -114,6 +114,11 @@ class Run:
         self._single: list[Round] = []
 
     @property
+    def ceilings(self) -> Mapping[str, float]:
+        """The physical limit of each bounded metric, where it is known."""
+        return self._conditions.ceilings
+
+    @property
     def own_bounds(self) -> tuple[Bound, ...]:
         """The bounds that this model alone can meet (a slowdown needs another side)."""
         return tuple(b for b in self.request.bounds if b.marker != "max_slowdown")

@@ -157,7 +157,7 @@ class QwenSession:
         if self.settings.calibrate and request.bounds and runs:
             self._calibrate(item, runs[0])
         verdicts = [verdict for run in runs for verdict in run.settle()]
-        if "llm" in item.fixturenames and runs:  # type: ignore[attr-defined]
+        if runs and not self.settings.replay:
             verdicts += self._slowdowns(item, runs[0])
         if request.bounds and not verdicts:
             raise Misuse(nothing_measured(request.bounds))
@@ -302,7 +302,7 @@ class QwenSession:
             self.bench.close()
         if self.is_worker or "ledger" not in self.__dict__:
             return
-        self.ledger.finish(self.bench)
+        self.ledger.finish("replay" if self.settings.replay else self.bench.target.label)
         if session.exitstatus == pytest.ExitCode.OK and self._gated_nothing():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -56,12 +56,12 @@ def test_waiting_is_told_once_and_ends_at_the_limit(tmp_path: Path) -> None:
 
 
 def test_a_holder_that_is_killed_frees_the_device(tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": root},
+        env={**os.environ, "PYTHONPATH": path},
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"

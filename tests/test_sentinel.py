@@ -160,7 +160,7 @@ def test_the_host(steal: float, busy: float, engine: float | None, overloaded: b
 
 
 @pytest.mark.parametrize(
-    ("cpu", "gpu", "rate", "ceiling", "hinted"),
+    ("cpu", "busy", "rate", "ceiling", "hinted"),
     [
         (1.0, 0.4, 53.6, 303, True),
         (1.0, None, 53.6, 303, True),
@@ -173,8 +173,8 @@ def test_the_host(steal: float, busy: float, engine: float | None, overloaded: b
         (1.0, None, 53.6, None, False),
     ],
 )
-def test_launch_bound(cpu, gpu, rate, ceiling, hinted) -> None:
-    hint = launch_bound(Window(seconds=1, engine_cpu_ratio=cpu, gpu_utilization_ratio=gpu), rate, ceiling)
+def test_launch_bound(cpu, busy, rate, ceiling, hinted) -> None:
+    hint = launch_bound(Window(seconds=1, engine_cpu_ratio=cpu, gpu_utilization_ratio=busy), rate, ceiling)
     assert (hint is not None) is hinted
     if hint:
         assert "53.6 tok/s" in hint

@@ -18,9 +18,10 @@ from typing import IO, Any, NoReturn, cast
 from pytest_qwen.engines import HOSTED, target_of
 from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.faults import again, exit_in_words
-from pytest_qwen.errors import DoesNotFit, EngineFault, QwenError, explain
+from pytest_qwen.engines.wire import receive, send
+from pytest_qwen.errors import DoesNotFit, EngineFault, QwenError, Unavailable, explain
 
-_PACKAGE_PARENT = str(Path(__file__).parents[2])
+_PACKAGE_PARENT = Path(__file__).parents[2]
 _TAIL_BYTES = 4000
 _TAIL_LINES = 20
 _GUARD_TIMEOUT_S = 10.0
@@ -81,7 +82,7 @@ class ChildEngine:
         """Ask the child to end, then make it; safe to call twice and after a fault."""
         if self._process is not None and self._ended is None:
             with contextlib.suppress(OSError):
-                self._process.connection.send(None)
+                send(self._process.connection, None)
                 wait([self._process.control], self._close_timeout_s)
         self._end(EngineFault(f"engine {self._name!r} was closed"))
 
@@ -118,14 +119,14 @@ class ChildEngine:
     ) -> tuple[str, Any]:
         """Send a call, pass on tokens, give the answer; TimeoutError, OSError, EOFError if none comes."""
         deadline = time.monotonic() + timeout_s
-        process.connection.send(call)
+        send(process.connection, call)
         while True:
             ready = wait([process.connection, process.control], max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise TimeoutError
             if process.connection not in ready:
                 raise EOFError
-            kind, value = process.connection.recv()
+            kind, value = receive(process.connection)
             if kind != "token":
                 return kind, value
             tokens.take(value)
@@ -177,29 +178,35 @@ class _Tokens:
 class _Process:
     """The guard and the engine's process (see `host`), the pipe to the engine, the socket to the guard.
 
-    Raises OSError when the machine cannot start another process.
+    Raises Unavailable when the machine cannot start another process.
     """
 
     def __init__(self, env: Mapping[str, str], target: str) -> None:
         self.connection, theirs = Pipe()
         self.control, their_control = socket.socketpair()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        fds = (theirs.fileno(), their_control.fileno())
         try:
-            self._guard = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pytest_qwen.engines.host", *map(str, fds)],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                env=dict(env),
-                pass_fds=fds,
-                start_new_session=True,  # the terminal's Ctrl-C is for the session, which then ends us
-            )
+            self._guard = self._start(env, theirs.fileno(), their_control.fileno())
+        except OSError as error:
+            for mine in (self.connection, self.control, self._log):
+                mine.close()
+            raise Unavailable(explain("the engine's process cannot be started", found=str(error))) from error
         finally:
             theirs.close()
             their_control.close()
         with contextlib.suppress(OSError):  # dead already: the first call will say so
-            self.connection.send((target, tuple(sys.path)))
+            send(self.connection, (target, tuple(sys.path)))
+
+    def _start(self, env: Mapping[str, str], *fds: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "pytest_qwen.engines.host", *map(str, fds)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=dict(env),
+            pass_fds=fds,
+            start_new_session=True,  # the terminal's Ctrl-C is for the session, which then ends us
+        )
 
     def log_tail(self) -> str:
         """The last lines of what the child printed."""
@@ -246,8 +253,10 @@ class _Process:
 
 def _environment(extra: Mapping[str, str], visible_device: str | None) -> dict[str, str]:
     """The child's environment: ours, with the package importable and the asked additions."""
-    path = os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
-    env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", HOSTED: "1"}
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", HOSTED: "1"}
+    # of an installed package it is there anyway, and must not go before the standard library
+    if _PACKAGE_PARENT.name not in ("site-packages", "dist-packages"):
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), env.get("PYTHONPATH"))))
     if visible_device is not None:
         # NVML counts by PCI bus; CUDA's own default order is by speed
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible_device}

@@ -17,6 +17,7 @@ from pytest_qwen.engines import HOSTED
 from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.faults import translate
 from pytest_qwen.errors import EngineFault, Misuse, ModelUnusable, closest, explain
+from pytest_qwen.noise import factors
 
 _FAULTS = ("die", "segv", "hang", "cuda", "oom", "raise", "short", "missing", "corrupt")
 _PIECE = re.compile(r"\S+\s*|\s+")
@@ -30,8 +31,8 @@ class OutOfMemoryError(RuntimeError):
 class Programme:
     """What the fake engine will do; each field is one pair of `LoadSpec.options`.
 
-    `jitter` is ("iid", 0.03) and the like: a noise model of `pytest_qwen.noise` and its numbers, one factor a
-    round on every time of that round. `warmup` holds factors for the first rounds, slower than the rest.
+    `jitter` is ("iid", 0.03) and the like: a noise model of `noise.factors` and its numbers; one factor a
+    round scales every time of that round. `warmup` holds factors for the first rounds, slower than the rest.
     `fault` is "what@when": what is one of die, segv, hang, cuda, oom, raise, short, missing, corrupt; when is
     "load" or the number of the run that it strikes, the first being 1. `load_log` is a file that gets one
     line a load. `prefill_ms_per_token` is added to the TTFT for each prompt token.
@@ -238,7 +239,5 @@ def _noise(programme: Programme) -> Iterator[float]:
     """One factor a round, for ever."""
     if not programme.jitter:
         return cycle((1.0,))
-    from pytest_qwen.noise import factors
-
     name, *numbers = programme.jitter
     return factors(name, *numbers, seed=programme.seed)

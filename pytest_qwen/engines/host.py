@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from pytest_qwen.engines import load_target
 from pytest_qwen.engines.base import Engine, Loaded
 from pytest_qwen.engines.faults import translate
+from pytest_qwen.engines.wire import receive, send
 from pytest_qwen.errors import EngineFault, QwenError
 
 # linux/prctl.h
@@ -95,11 +96,11 @@ def _prctl(option: int, value: int) -> None:
 
 def serve(connection: Connection) -> NoReturn:
     """Answer calls until the session says None or is gone, then end at once: torch is slow to unload."""
-    target, path = connection.recv()
+    target, path = receive(connection)
     sys.path.extend(entry for entry in path if entry not in sys.path)
     hosted = _Hosted(target, connection)
     with contextlib.suppress(EOFError, OSError):
-        while (call := connection.recv()) is not None:
+        while (call := receive(connection)) is not None:
             hosted.answer(*call)
     hosted.close()
     sys.stdout.flush()
@@ -118,12 +119,11 @@ class _Hosted:
     def answer(self, method: str, argument: Any, wants_tokens: bool) -> None:
         """Do one call and send ("ok", value) or ("error", one of our errors)."""
         try:
-            reply = ("ok", self._call(method, argument, wants_tokens))
-            self._connection.send(reply)
+            send(self._connection, ("ok", self._call(method, argument, wants_tokens)))
         except BaseException as error:  # even SystemExit: whatever an engine does must be answered
             traceback.print_exc()
             sys.stderr.flush()
-            self._connection.send(("error", _portable(translate(error))))
+            send(self._connection, ("error", _portable(translate(error))))
 
     def _call(self, method: str, argument: Any, wants_tokens: bool) -> Any:
         if self._engine is None:
@@ -134,7 +134,7 @@ class _Hosted:
         return replace(value, pid=os.getpid()) if isinstance(value, Loaded) else value
 
     def _send_token(self, text: str) -> None:
-        self._connection.send(("token", text))
+        send(self._connection, ("token", text))
 
     def close(self) -> None:
         """Close the engine; its errors no longer matter."""

@@ -17,7 +17,7 @@ import pytest
 from pytest_qwen.engines import register
 from pytest_qwen.engines.base import Engine, LoadSpec, Request
 from pytest_qwen.engines.child import ChildEngine
-from pytest_qwen.errors import DoesNotFit, EngineFault, Misuse, ModelUnusable, QwenError
+from pytest_qwen.errors import DoesNotFit, EngineFault, Misuse, ModelUnusable, QwenError, Unavailable
 from pytest_qwen.testing import EngineConformance, fake_spec
 
 ROUND = Request(prompt_tokens=10, output_tokens=4, ignore_eos=True)
@@ -233,6 +233,14 @@ def test_environment_is_set_before_anything_is_imported() -> None:
     assert loaded.applied == ()  # nothing heavy was imported on the way
 
 
+def test_a_machine_that_starts_no_process_is_unavailable(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    engine = ChildEngine("fake")
+    with pytest.raises(Unavailable, match="/no/such/python"):
+        engine.load(fake_spec())
+    engine.close()
+
+
 def test_unknown_engine_is_refused_before_a_process_is_started() -> None:
     with pytest.raises(Misuse, match="did you mean 'fake'"):
         ChildEngine("fakee")
@@ -258,12 +266,12 @@ time.sleep(600)
 @pytest.mark.parametrize("fault", ["", "hang@1"], ids=["idle", "in a run"])
 def test_kill_9_of_the_session_leaves_no_process(fault: str) -> None:
     script = PARENT.format(here=str(Path(__file__).parent), fault=fault)
-    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
     with subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": root},
+        env={**os.environ, "PYTHONPATH": path},
     ) as parent:
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]

@@ -45,6 +45,32 @@ def test_thousands_of_rounds_take_no_programmed_time() -> None:
     assert time.monotonic() - started < 3600  # a single programmed TTFT
 
 
+def first_tokens(**programme: object) -> list[int]:
+    engine = loaded(**programme)
+    return [engine.run(ROUND).token_ns[0] for _ in range(20)]
+
+
+def test_noise_is_of_the_named_model_and_of_the_seed() -> None:
+    noisy = first_tokens(ttft_ms=100.0, jitter=("ar1", 0.6, 0.03), seed=1)
+    assert len(set(noisy)) == 20
+    assert noisy == first_tokens(ttft_ms=100.0, jitter=("ar1", 0.6, 0.03), seed=1)
+    assert noisy != first_tokens(ttft_ms=100.0, jitter=("ar1", 0.6, 0.03), seed=2)
+    assert [ns * 2 for ns in noisy] == pytest.approx(
+        first_tokens(ttft_ms=200.0, jitter=("ar1", 0.6, 0.03), seed=1), abs=2
+    )
+
+
+def test_noise_scales_a_round_as_a_whole() -> None:
+    times = loaded(ttft_ms=100.0, itl_ms=100.0, jitter=("iid", 0.3)).run(ROUND).token_ns
+    assert times == pytest.approx([times[0] * n for n in (1, 2, 3, 4)], abs=4)
+    assert times[0] != 100_000_000
+
+
+def test_an_unknown_noise_is_misuse_at_load() -> None:
+    with pytest.raises(Misuse, match=r"did you mean 'drift'\?"):
+        loaded(jitter=("drifts", 0.1))
+
+
 def test_warm_up_is_slower() -> None:
     engine = loaded(ttft_ms=100.0, warmup=(5.0, 2.0))
     assert [engine.run(ROUND).token_ns[0] // 10**6 for _ in range(3)] == [500, 200, 100]

@@ -1,0 +1,30 @@
+"""The verdict: what the evidence says of one bound, with the numbers it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_qwen.bounds import Bound
+from pytest_qwen.outcomes import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One bound, judged.
+
+    All figures are in the bound's unit. `estimate` is the quantile that the bound is about; `low` and `high`
+    are its confidence interval, infinite where nothing bounds that side; all three are None when nothing was
+    measured. `n` counts the observations behind them. `ceiling` is what physics allows this metric, None when
+    unknown. `reason` is the text of an `outcomes.NoVerdict`, "" for PASS and FAIL. `explanation` is one
+    sentence that stands alone.
+    """
+
+    bound: Bound
+    outcome: Outcome
+    reason: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    n: int
+    ceiling: float | None
+    explanation: str
