@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pytest_qwen import __version__
 from pytest_qwen.ask import RunRequest
 from pytest_qwen.bounds import Bound
-from pytest_qwen.calibration import calibration_text
 from pytest_qwen.errors import Misuse, explain
 from pytest_qwen.evidence import Measurement
 from pytest_qwen.outcomes import Fault, Outcome
@@ -142,6 +141,8 @@ class Ledger:
             unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
             yield "qwen: bounds and verdicts", summary(self.records, width=width, unicode=unicode)
         for one in self._calibrated:
+            from pytest_qwen.calibration import calibration_text
+
             yield (
                 f"qwen: calibration of {one.nodeid}",
                 calibration_text(one.bounds, one.measurements, alpha=self._settings.alpha),

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from pytest_qwen.bounds import Bound
 from pytest_qwen.measure import Progress
-from pytest_qwen.progress import LiveLine, State
+from pytest_qwen.progress import LiveLine, state_of
 
 
 class Live:
-    """Writes to the real terminal around pytest's capture; silent in an xdist worker, a pipe or with -q."""
+    """Writes to the real terminal around pytest's capture; silent in an xdist worker, in a pipe and with -q."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        reporter = config.pluginmanager.getplugin("terminalreporter")
-        quiet = config.get_verbosity() < 0 or hasattr(config, "workerinput") or reporter is None
-        self._reporter = reporter
-        self._line = None if quiet or not sys.__stdout__ or not sys.__stdout__.isatty() else LiveLine(sys.__stdout__, clock=time.monotonic)
+    def __init__(self, config: pytest.Config, *, alpha: float) -> None:
+        self._capture = config.pluginmanager.getplugin("capturemanager")
+        self._reporter = None if hasattr(config, "workerinput") else config.pluginmanager.getplugin("terminalreporter")
+        self._alpha = alpha
+        self._test = ""
+        self._bounds: tuple[Bound, ...] = ()
+        self._started = False
+        stream = sys.__stdout__
+        watched = self._reporter is not None and config.get_verbosity() >= 0 and stream and stream.isatty()
+        self._line = LiveLine(stream, clock=time.monotonic) if watched and stream else None
+
+    def begin(self, test: str, bounds: tuple[Bound, ...]) -> None:
+        """The test that the next lines are about."""
+        self._test, self._bounds, self._started = test, bounds, False
 
     def say(self, text: str) -> None:
         """A lasting line about what is waited for."""
@@ -32,23 +40,27 @@ class Live:
                 self._reporter.write_line(f"qwen: {text}")
 
     def show(self, progress: Progress) -> None:
-        """Rewrite the live line."""
-        if self._line is None:
+        """Rewrite the live line; the first one of a test starts below what pytest has written."""
+        if self._line is None or self._reporter is None:
             return
         with self._uncaptured():
-            self._line.show(_state(progress))
+            if not self._started:
+                self._reporter.ensure_newline()
+                self._started = True
+            self._line.show(
+                lambda: state_of(progress, test=self._test, bounds=self._bounds, alpha=self._alpha)
+            )
 
     def clear(self) -> None:
         """Remove the live line, so that pytest's own output goes on where it was."""
-        if self._line is not None:
+        if self._line is not None and self._started:
             with self._uncaptured():
                 self._line.clear()
 
     @contextlib.contextmanager
     def _uncaptured(self) -> Iterator[None]:
-        capture = self._config.pluginmanager.getplugin("capturemanager")
-        if capture is None:
+        if self._capture is None:
             yield
         else:
-            with capture.global_and_fixture_disabled():
+            with self._capture.global_and_fixture_disabled():
                 yield

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from pytest_qwen.ask import RunRequest
 from pytest_qwen.bounds import Bound
 from pytest_qwen.physics import (
     Ceiling,
@@ -20,6 +19,9 @@ from pytest_qwen.physics import (
     refusal,
     usd_per_mtok,
 )
+
+if TYPE_CHECKING:
+    from pytest_qwen.ask import RunRequest
 
 Outlook = Literal["feasible", "tight", "impossible", "unknown"]
 

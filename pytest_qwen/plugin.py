@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_qwen.errors import Misuse
+from pytest_qwen.errors import Misuse, Unavailable
 from pytest_qwen.markers import help_lines
 from pytest_qwen.session import QwenSession, session_of
 from pytest_qwen.settings import add_gpu_alias, add_options, read_settings
@@ -45,8 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         session = QwenSession(config, read_settings(config))
         session.prepare()
-    except Misuse as misuse:
-        raise pytest.UsageError(str(misuse)) from None
+    except (Misuse, Unavailable) as error:
+        raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(session, "qwen-session")
 
 

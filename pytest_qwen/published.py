@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from pytest_qwen import data
+from pytest_qwen.data import find_shape, fixtures_dir
 from pytest_qwen.gpus import lookup
 from pytest_qwen.models import ModelShape
 from pytest_qwen.physics import Setup
@@ -85,7 +85,7 @@ class Row:
     @property
     def shape(self) -> ModelShape | None:
         """The model's shape, None when the row names none that is shipped."""
-        return data.find_shape(self.fields["model"]) if "model" in self.fields else None
+        return find_shape(self.fields["model"]) if "model" in self.fields else None
 
     @property
     def dtype(self) -> str:
@@ -138,7 +138,7 @@ class Table:
 def load_tables() -> tuple[Table, ...]:
     """Every table under `fixtures/published`, in the order of the files' names."""
     found: list[Table] = []
-    for path in sorted((data.fixtures_dir() / "published").glob("*.json")):
+    for path in sorted((fixtures_dir() / "published").glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
         found += [_table(content["document"], table) for table in content["tables"]]
     return tuple(found)

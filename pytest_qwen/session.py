@@ -31,6 +31,7 @@ _RUNS = pytest.StashKey[list["Run"]]()
 _CALIBRATION_ROUNDS = 20
 # Fixtures through which something is measured; `plan` and `gpu` only tell.
 _MEASURING = frozenset({"llm", "load", "compare"})
+_HOME = "pytest_qwen.plugin"
 _FIXTURES = _MEASURING | {"plan", "gpu"}
 
 
@@ -80,7 +81,7 @@ class QwenSession:
 
     def _read(self, item: pytest.Item) -> bool:
         """Keep the test's request or misuse; False for a test that has nothing to do with us."""
-        uses = _FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        uses = _ours(item)
         if not uses and not any(mark.name in MARKERS for mark in item.iter_markers()):
             return False
         try:
@@ -90,11 +91,15 @@ class QwenSession:
             item.stash[_REQUEST] = request
         except Misuse as misuse:
             item.stash[_REQUEST] = misuse
-        return bool(uses) or not isinstance(item.stash[_REQUEST], RunRequest) or item.stash[_REQUEST].asked
+            return True
+        if not uses and not request.asked:
+            del item.stash[_REQUEST]
+            return False
+        return True
 
     def _load_key(self, item: pytest.Item) -> str | None:
         request = item.stash[_REQUEST]
-        if isinstance(request, Misuse) or "llm" not in getattr(item, "fixturenames", ()):
+        if isinstance(request, Misuse) or "llm" not in _ours(item):
             return None
         try:
             return self.bench.spec_for(request).key
@@ -109,10 +114,14 @@ class QwenSession:
             return None
         if session.testsfailed:
             raise session.Interrupted(f"{session.testsfailed} errors during collection")
-        from pytest_qwen.planning_run import print_plan
+        from pytest_qwen.plan_run import plan_all
 
         requests = {item.nodeid: item.stash[_REQUEST] for item in session.items if _REQUEST in item.stash}
-        session.testsfailed += print_plan(requests, self.bench, self._terminal())
+        text, impossible = plan_all(requests, self.bench)
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        reporter.ensure_newline()
+        reporter.write_line(text)
+        session.testsfailed += impossible
         return True
 
     # ---- one test
@@ -133,7 +142,7 @@ class QwenSession:
             why = mismatch(request.gpu, self.bench.target)
             if why:
                 pytest.skip(why)
-            if request.bounds and _MEASURING.intersection(getattr(item, "fixturenames", ())):
+            if request.bounds and _MEASURING & _ours(item):
                 refusal = self.bench.refusal(request)
                 if refusal:
                     pytest.fail(refusal, pytrace=False)
@@ -144,9 +153,12 @@ class QwenSession:
         if item.stash.get(_REQUEST, None) is None:
             yield
             return
-        with _as_outcome():
-            yield
-            self._settle(item)
+        try:
+            with _as_outcome():
+                yield
+                self._settle(item)
+        finally:
+            self._live.clear()
 
     def _settle(self, item: pytest.Item) -> None:
         """Judge the test's bounds; a failed or missing verdict fails the test in its own words."""
@@ -274,6 +286,7 @@ class QwenSession:
         self, item: pytest.Item, overrides: Mapping[str, Any] | None = None, *, check_fit: bool = True
     ) -> Run:
         request = self._request(item)
+        self._live.begin(item.nodeid, request.bounds)
         if self.settings.replay:
             run = self.ledger.replay(item.nodeid, request, len(item.stash.setdefault(_RUNS, [])))
         else:
@@ -323,10 +336,6 @@ class QwenSession:
 
     # ---- talking
 
-    def _terminal(self) -> pytest.TerminalReporter:
-        found: pytest.TerminalReporter = self.config.pluginmanager.getplugin("terminalreporter")
-        return found
-
     def _say(self, text: str) -> None:
         """A line about what is waited for; a worker has no terminal of its own."""
         self._live.say(text)
@@ -340,6 +349,14 @@ class QwenSession:
         from pytest_qwen.live import Live
 
         return Live(self.config, alpha=self.settings.alpha)
+
+
+def _ours(item: pytest.Item) -> set[str]:
+    """Which of our fixtures the test takes; a fixture or parameter of its own by such a name is not ours."""
+    definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return {
+        name for name in _FIXTURES.intersection(definitions) if definitions[name][-1].func.__module__ == _HOME
+    }
 
 
 def _grouped(items: list[pytest.Item], keys: Mapping[pytest.Item, str | None]) -> list[pytest.Item]:
@@ -370,12 +387,12 @@ def _as_outcome() -> Iterator[None]:
     """
     try:
         yield
-    except NotInstalled as error:
-        pytest.fail(str(error), pytrace=False)
-    except Unavailable as error:
-        pytest.skip(str(error))
     except QwenError as error:
-        pytest.fail(str(error), pytrace=False)
+        skips = isinstance(error, Unavailable) and not isinstance(error, NotInstalled)
+        outcome = (
+            pytest.skip.Exception(str(error)) if skips else pytest.fail.Exception(str(error), pytrace=False)
+        )
+        raise outcome from None
 
 
 def _llm(run: Run) -> Llm:

@@ -16,8 +16,9 @@ Side = Literal["meets", "misses", "unsure"]
 FEWEST_ROUNDS = 8
 UNSEEN_DRIFT = 0.03
 _SETTLED_ROUNDS = 100
-_FAR_SPREADS = 8.0
+_FAR_SPREADS = 22.0
 _SHARES = 20
+_RHO = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ def _discount(costs: Sequence[float], fraction: float) -> float:
     if fraction > 0.5:
         edge = percentile(costs, fraction)
         rho = max(rho, _autocorrelation([float(cost > edge) for cost in costs]))
-    rho = min(0.99, max(0.0, rho + 2 / math.sqrt(n)))
+    rho = min(0.99, max(0.0, rho + _RHO / math.sqrt(n)))
     return (1 - rho) / (1 + rho)
 
 
@@ -147,7 +148,7 @@ def _ends(
         half = n // 2
         seen = abs(percentile(costs[:half], 0.5) - percentile(costs[half:], 0.5))
         allowance = math.log1p(unseen_drift) * min(1.0, _SETTLED_ROUNDS / n) + seen
-        far = allowance + _FAR_SPREADS * _spread(ordered)
+        far = allowance + _FAR_SPREADS / math.sqrt(n) * _spread(ordered)
     low, high = -math.inf, math.inf
     for hits, miss_fraction, reach in (
         (hits_needed(n, fraction, needed / discount), 1 - fraction, allowance),

@@ -129,11 +129,11 @@ class Decoder:
         max_len: int = 2048,
         experts: str | None = None,
     ):
+        self.applied: list[str] = []
         self._model, self._profile = model, profile
         self._max_batch, self._max_len = max_batch, max_len
         self._device = model.device
         self._sessions: dict[int, _Session] = {}
-        self.applied: list[str] = []
         self._operate(experts)
 
     def _operate(self, experts: str | None) -> None:

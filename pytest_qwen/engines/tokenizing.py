@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pytest_qwen.engines.base import Message, Request
+from pytest_qwen.errors import Misuse, explain
 
 _DRAWN_FROM = (
     256  # random prompts avoid the first ids: control bytes and, in many vocabularies, special tokens
@@ -99,8 +100,18 @@ def _is_instruct(tokenizer: Any) -> bool:
 def prompt_ids(request: Request, tokenizer: Tokenizing, vocab: int) -> list[list[int]]:
     """The batch of prompts of a request, as ids.
 
-    Random prompts differ between the sequences of a batch; a text is repeated for each sequence.
+    Random prompts differ between the sequences of a batch; a text is repeated for each sequence. Raises
+    Misuse unless the request has exactly one kind of prompt.
     """
+    given = [name for name in ("prompt", "messages", "prompt_tokens") if getattr(request, name) is not None]
+    if len(given) != 1:
+        raise Misuse(
+            explain(
+                "a request needs exactly one kind of prompt",
+                found=", ".join(given) or "none",
+                choices=("prompt", "messages", "prompt_tokens"),
+            )
+        )
     if request.prompt_tokens is not None:
         return [
             _random_ids(request.prompt_tokens, vocab, (request.seed, row))

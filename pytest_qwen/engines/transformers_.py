@@ -21,7 +21,7 @@ from pytest_qwen.engines import decode
 from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.quantize import quantize
 from pytest_qwen.engines.tokenizing import ByteTokenizer, HubTokenizer, Tokenizing, prompt_ids
-from pytest_qwen.errors import ModelUnusable, Unavailable, closest, explain
+from pytest_qwen.errors import EngineFault, ModelUnusable, Unavailable, closest, explain
 
 _PROBE_BYTES = {"cuda": 2 << 30, "cpu": 256 << 20}
 
@@ -64,7 +64,11 @@ class TransformersEngine:
         applied = quantize(model, spec.quantization) if spec.quantization else []
         self._vocab = config.get_text_config().vocab_size
         self._decoder = decode.Decoder(
-            model, profile, max_batch=spec.max_batch, max_len=spec.max_model_len or 2048
+            model,
+            profile,
+            max_batch=spec.max_batch,
+            max_len=spec.max_model_len or 2048,
+            experts=spec.experts,
         )
         self._synchronize()
         load_s = time.perf_counter() - started
@@ -86,7 +90,7 @@ class TransformersEngine:
     def run(self, request: Request, on_token: Callable[[str], None] | None = None) -> Trace:
         """Prefill and decode one batch."""
         if self._decoder is None:
-            raise RuntimeError("run() before load()")
+            raise EngineFault("run() before load(): nothing is loaded")
         prompts = prompt_ids(request, self._tokenizer, self._vocab)
         ids = torch.tensor(prompts, dtype=torch.long)
         streamed = _Streamer(self._tokenizer, on_token) if on_token else None

@@ -13,7 +13,13 @@ Record = Callable[[str, object], None]
 
 
 def _setup(
-    model: str, gpu: str, *, count: int = 1, context: int = 8192, batch: int = 1, **formats: str
+    model: str,
+    gpu: str,
+    *,
+    count: int = 1,
+    context: int = 8192,
+    batch: int = 1,
+    quantization: str | None = None,
 ) -> Setup:
     shape = find_shape(model)
     assert shape is not None
@@ -24,7 +30,8 @@ def _setup(
         prompt_tokens=context,
         output_tokens=0,
         batch=batch,
-        **{"dtype": "float16", **formats},  # type: ignore[arg-type]
+        dtype="float16",
+        quantization=quantization,
     )
 
 
@@ -46,8 +53,7 @@ def test_exercise_1_vram_budget(model: str, configuration: str, record_property:
     """The exact budget and the exercise's rounded one must agree on whether the model fits."""
     gpu, count = CONFIGURATIONS[configuration]
     quantization, weights_gb, kv_gb = GIVEN[model]
-    formats = {} if quantization is None else {"quantization": quantization}
-    budget = fit(_setup(model, gpu, count=count, **formats))
+    budget = fit(_setup(model, gpu, count=count, quantization=quantization))
     assert budget is not None
     rounded_gb = (weights_gb + kv_gb) / count + 1.5
     memory_gb = lookup(gpu).memory_gb
@@ -114,7 +120,7 @@ def test_exercise_2b_contradictions_in_a_contract(record_property: Record) -> No
 
 
 def test_exercise_2c_twenty_users_of_a_bot(record_property: Record) -> None:
-    """The highest rate for twenty sequences among what fits one 24 GB card with 2,048 tokens for each user."""
+    """The highest rate for twenty sequences among what fits one 24 GB card with 2,048 tokens a user."""
     rates = {}
     for candidate in CANDIDATES:
         if candidate.model is None:

@@ -25,16 +25,15 @@ def _record(found: tuple[Finding, ...], record_property: Callable[[str, object],
 def test_a_published_table_is_recomputed(
     table: Table, record_property: Callable[[str, object], None]
 ) -> None:
-    """What is asserted is our own arithmetic; a wrong article is a finding and does not turn the suite red."""
+    """Asserted is our own arithmetic; a wrong article is a finding and does not turn the suite red."""
     for row in table.rows:
         if row.setup is None:
             continue
         top, memory = ceiling(row.setup), fit(row.setup)
         assert top is not None, f"no ceiling for {row.name}"
         assert memory is not None, f"no memory plan for {row.name}"
-        assert mbu(
-            top.bytes_per_step, 1000 / top.tokens_per_sec, top.bandwidth_bytes_per_sec
-        ) == pytest.approx(1)
+        at_ceiling = mbu(top.bytes_per_step, 1000 / top.tokens_per_sec, top.bandwidth_bytes_per_sec)
+        assert at_ceiling == pytest.approx(1)
         assert memory.total_bytes == pytest.approx(sum(amount for _, amount in memory.lines))
         assert top.bytes_per_step <= row.setup.weights_bytes
     _record(findings([table]), record_property)

@@ -1,0 +1,30 @@
+"""--qwen-plan: one line a selected test, nothing loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_qwen.ask import RunRequest
+from pytest_qwen.bench import Bench
+from pytest_qwen.errors import Misuse
+from pytest_qwen.planning import plan_for, render
+from pytest_qwen.target import mismatch
+
+
+def plan_all(requests: Mapping[str, RunRequest | Misuse], bench: Bench) -> tuple[str, int]:
+    """The text of the plan, and how many tests cannot pass: impossible, or misuse.
+
+    `requests` maps a test to what it asks for, or to its misuse. A test for another GPU is counted apart.
+    """
+    plans, elsewhere, wrong = [], 0, []
+    for test, request in requests.items():
+        if isinstance(request, Misuse):
+            wrong.append(f"misuse      {test}: {str(request).splitlines()[0]}")
+        elif mismatch(request.gpu, bench.target):
+            elsewhere += 1
+        elif request.model.id or bench.settings.model:
+            plans.append(plan_for(request, bench, test=test))
+    lines = [f"plan for {bench.target.label}", render(plans), *wrong]
+    if elsewhere:
+        lines.append(f"{elsewhere} more want another GPU")
+    return "\n".join(lines), len(wrong) + sum(plan.outlook == "impossible" for plan in plans)
