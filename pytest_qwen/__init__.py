@@ -64,11 +64,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
+_MARKS = frozenset(
+    {
+        "gpu", "model", "workload", "sla",
+        "min_tokens_per_sec", "min_prefill_tokens_per_sec",
+        "max_ttft", "max_tpot", "max_itl", "max_e2e_latency",
+        "min_mbu", "min_mfu", "max_vram", "max_load_time",
+        "max_joules_per_token", "max_usd_per_mtok", "max_slowdown",
+    }
+)  # fmt: skip
+
+
 def __getattr__(name: str) -> Any:
     """Marks are imported on first use, so that an engine's child process never imports pytest."""
-    markers = import_module("pytest_qwen.markers")
-    if name in markers.MARKERS:
-        return getattr(markers, name)
-    raise AttributeError(
-        f"module 'pytest_qwen' has no attribute {name!r}; its marks: {', '.join(markers.MARKERS)}"
-    )
+    if name in _MARKS:
+        return getattr(import_module("pytest_qwen.markers"), name)
+    raise AttributeError(f"module 'pytest_qwen' has no attribute {name!r}; its marks: {', '.join(sorted(_MARKS))}")

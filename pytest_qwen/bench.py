@@ -35,7 +35,8 @@ _ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TOKENIZERS
 class Bench:
     """Everything that measuring needs, made when it is first needed.
 
-    `on_wait` is told what a load waits for, `on_progress` how a measurement goes.
+    `on_wait` is told what a load waits for, `on_progress` how a measurement goes. `devices` says what is
+    there; NVML when None.
     """
 
     def __init__(
@@ -44,13 +45,13 @@ class Bench:
         *,
         on_wait: Callable[[str], None] = lambda _text: None,
         on_progress: Callable[[Progress], None] = lambda _progress: None,
-        devices: Callable[[], tuple[Device, ...]] = detect.detect,
+        devices: Callable[[], tuple[Device, ...]] | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self._on_wait = on_wait
         self._on_progress = on_progress
-        self._devices = devices
+        self._devices = devices or detect.detect
         self._clock_s = clock_s
         self._pools: dict[int, Pool] = {}
 

@@ -80,7 +80,7 @@ class Ledger:
             record = from_json(data)
             self.records.append(record)
             self.bounds_asked += 0 if record.outcome == "skipped" and not record.verdicts else len(record.bounds)
-            self.verdicts_given += sum(v.outcome is not Outcome.NO_VERDICT for v in record.verdicts)
+            self.verdicts_given += sum(v.outcome != Outcome.NO_VERDICT for v in record.verdicts)
             if self._writer:
                 self._writer.append(record)
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from pytest_qwen import detect
 from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Message, Request
 from pytest_qwen.engines.fake import FakeEngine, Programme
 from pytest_qwen.errors import Misuse, QwenError
@@ -29,6 +30,7 @@ __all__ = [
     "Programme",
     "fake_device",
     "fake_spec",
+    "pretend_gpus",
 ]
 
 
@@ -70,6 +72,16 @@ def fake_device(alias: str = "h100", *, index: int = 0, **known: Any) -> Device:
         driver="fake",
     )
     return replace(device, **known)
+
+
+def pretend_gpus(*aliases: str) -> None:
+    """From now on this process finds these cards of the catalogue and no others: `pretend_gpus("l4")`.
+
+    For a conftest.py, with `--qwen-engine=fake`: tests for a GPU then run where there is none. Raises Misuse
+    for an unknown name.
+    """
+    devices = tuple(fake_device(alias, index=index) for index, alias in enumerate(aliases))
+    detect.detect = lambda *_arguments, **_named: devices
 
 
 class FakeGpuReader:

@@ -78,6 +78,16 @@ def _is_plain(experts: nn.Module) -> bool:
     )
 
 
+def blockwise_argmax(logits: Tensor) -> Tensor:
+    """The column of each row's maximum, found in two stages, so that a whole GPU searches one long row."""
+    width = 128
+    if logits.shape[-1] % width:
+        return logits.argmax(-1)
+    best, inner = logits.view(logits.shape[0], -1, width).max(-1)
+    block = best.argmax(-1, keepdim=True)
+    return (block * width + inner.gather(1, block))[:, 0]
+
+
 def register() -> None:
     """Make both functions known to transformers under their names, through its own extension points."""
     AttentionInterface.register(ATTENTION, single_query_attention)
@@ -117,7 +127,7 @@ class FusedAttention(nn.Module):
         """Project, rotate, store, attend, project."""
         lead = hidden_states.shape[:-1]
         query, key, value = (
-            part.view(*lead, -1, self.head_dim) for part in self.qkv_proj(hidden_states).split(self.sizes, -1)
+            part.view(*lead, -1, self.head_dim) for part in self._projected(hidden_states).split(self.sizes, -1)
         )
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
@@ -138,6 +148,11 @@ class FusedAttention(nn.Module):
             **kwargs,
         )
         return self.o_proj(mixed.reshape(*lead, -1)), shares
+
+    def _projected(self, hidden_states: Tensor) -> Tensor:
+        """The stacked product; the bias is added apart, since the compiler keeps a product with bias whole."""
+        product = F.linear(hidden_states, self.qkv_proj.weight)
+        return product if self.qkv_proj.bias is None else product + self.qkv_proj.bias
 
 
 def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

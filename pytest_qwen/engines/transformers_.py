@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,10 @@ class TransformersEngine:
         """
         self._device = torch.device(spec.device)
         _check_possible(spec, self._device)
+        if self._device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            # logical cores share their units in pairs, and the session that measures needs one too: threads
+            # beyond that wait for each other at every layer
+            torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
         copy, read = _bandwidths(self._device)
         started = time.perf_counter()
         profile = decode.PROFILES[spec.optimize]
