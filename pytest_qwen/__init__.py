@@ -79,4 +79,6 @@ def __getattr__(name: str) -> Any:
     """Marks are imported on first use, so that an engine's child process never imports pytest."""
     if name in _MARKS:
         return getattr(import_module("pytest_qwen.markers"), name)
-    raise AttributeError(f"module 'pytest_qwen' has no attribute {name!r}; its marks: {', '.join(sorted(_MARKS))}")
+    raise AttributeError(
+        f"module 'pytest_qwen' has no attribute {name!r}; its marks: {', '.join(sorted(_MARKS))}"
+    )

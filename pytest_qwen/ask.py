@@ -147,7 +147,7 @@ def _key(marker: Limit) -> tuple[str, ...]:
 
 
 def _preset_limits(parsed: list[tuple[object, Marker]]) -> list[tuple[object, Marker]]:
-    found = []
+    found: list[tuple[object, Marker]] = []
     for _, marker in parsed:
         if not isinstance(marker, Sla):
             continue

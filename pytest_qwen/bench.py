@@ -17,8 +17,8 @@ from pytest_qwen.gpus import Device
 from pytest_qwen.loading import load_spec, workload_request
 from pytest_qwen.locks import DeviceLock
 from pytest_qwen.measure import Limits, Observer, Progress
-from pytest_qwen.metrics import RoundContext
 from pytest_qwen.memory import Fit, fit
+from pytest_qwen.metrics import RoundContext
 from pytest_qwen.models import ModelShape, shape_from_config
 from pytest_qwen.pool import Lease, LoadRecord, Pool
 from pytest_qwen.readers import GpuReader, NvmlReader, ProcReader

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pytest_qwen.bounds import Bound
 from pytest_qwen.evidence import Measurement
 from pytest_qwen.judge import values_for
+from pytest_qwen.metrics import fraction_of_rounds
 from pytest_qwen.statistics import calibrate
 
 
@@ -22,7 +23,13 @@ def calibration_text(bounds: Sequence[Bound], measured: Sequence[Measurement], *
         if bound.judged == "observed" or len(processes) < 2:
             paragraphs.append(f"{bound}: calibration needs rounds from at least two processes")
             continue
-        found = calibrate(processes, direction=bound.direction, limit=bound.limit, alpha=alpha)
+        found = calibrate(
+            processes,
+            direction=bound.direction,
+            limit=bound.limit,
+            fraction=fraction_of_rounds(bound),
+            alpha=alpha,
+        )
         paragraphs.append(
             f"{bound}\n"
             f"  {len(processes)} processes of {min(map(len, processes))} rounds or more; "

@@ -7,13 +7,21 @@ from collections.abc import Mapping, Sequence
 
 from pytest_qwen.bounds import Bound
 from pytest_qwen.evidence import Measurement, Round
+from pytest_qwen.guards import UNSEEN_DRIFT
 from pytest_qwen.metrics import fraction_of_rounds, value_of
 from pytest_qwen.outcomes import NoVerdict, Outcome
-from pytest_qwen.statistics import Decision, interval, minimum_samples, percentile, sequential_test
+from pytest_qwen.statistics import (
+    Decision,
+    interval,
+    minimum_samples,
+    percentile,
+    sequential_test,
+)
 from pytest_qwen.verdicts import Verdict
 
 _OUTCOME = {"meets": Outcome.PASS, "misses": Outcome.FAIL, "unsure": Outcome.NO_VERDICT}
 _DIGITS = 4
+_PAIRED_DRIFT = 0.01
 
 
 def values_for(bound: Bound, rounds: Sequence[Round]) -> tuple[float, ...]:
@@ -30,6 +38,26 @@ def decide(bound: Bound, rounds: Sequence[Round], *, alpha: float) -> Decision:
         bound.direction,
         fraction=fraction_of_rounds(bound),
         alpha=alpha,
+        unseen_drift=unseen_drift_of(bound.metric),
+    )
+
+
+def unseen_drift_of(metric: str) -> float:
+    """How far a metric may still drift after the last round (a share of it).
+
+    Neighbouring rounds of an interleaved comparison drift together, so that their ratio hardly does.
+    """
+    return _PAIRED_DRIFT if metric == "slowdown_ratio" else UNSEEN_DRIFT
+
+
+def interval_of(bound: Bound, values: Sequence[float], *, alpha: float) -> tuple[float, float]:
+    """The interval of a bound's statistic, under the same assumptions as its verdict."""
+    return interval(
+        values,
+        fraction=fraction_of_rounds(bound),
+        direction=bound.direction,
+        alpha=alpha,
+        unseen_drift=unseen_drift_of(bound.metric),
     )
 
 
@@ -60,17 +88,17 @@ def _judge_observed(bound: Bound, measurement: Measurement, ceiling: float | Non
     if not seen:
         return _nothing(bound, ceiling, NoVerdict.NOT_MEASURABLE, f"nothing here measures {bound.metric}")
     worst = max(seen) if bound.direction == "at most" else min(seen)
-    met = bound.met_by(worst)
+    outcome = Outcome.PASS if bound.met_by(worst) else Outcome.FAIL
     return Verdict(
         bound=bound,
-        outcome=Outcome.PASS if met else Outcome.FAIL,
+        outcome=outcome,
         reason="",
         estimate=worst,
         low=min(seen),
         high=max(seen),
         n=len(seen),
         ceiling=ceiling,
-        explanation=f"observed {worst:.{_DIGITS}g} {bound.unit}, {'within' if met else 'outside'} {bound}",
+        explanation=f"{outcome} {bound}: observed {worst:.{_DIGITS}g} {bound.unit}",
     )
 
 
@@ -81,7 +109,7 @@ def _judge_sequential(bound: Bound, measurement: Measurement, alpha: float, ceil
         return _nothing(bound, ceiling, reason, f"no clean round gave {bound.metric} ({reason})")
     decision = decide(bound, measurement.rounds, alpha=alpha)
     fraction = fraction_of_rounds(bound)
-    low, high = interval(values, fraction=fraction, direction=bound.direction, alpha=alpha)
+    low, high = interval_of(bound, values, alpha=alpha)
     # the quantile that must meet the limit: the upper one for "at most", the lower one for "at least"
     estimate = percentile(values, fraction if bound.direction == "at most" else 1 - fraction)
     outcome = _OUTCOME[decision.side]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pytest_qwen import __version__
 from pytest_qwen.ask import RunRequest
 from pytest_qwen.bounds import Bound
-from pytest_qwen.errors import Misuse, explain
+from pytest_qwen.errors import Misuse, Unavailable, explain
 from pytest_qwen.evidence import Measurement
 from pytest_qwen.outcomes import Fault, Outcome
 from pytest_qwen.records import Generation, RunHeader, RunRecord, from_json, load_records, plain
@@ -48,6 +48,7 @@ class Ledger:
     def __init__(self, settings: Settings, command: Iterable[str]) -> None:
         self.records: list[RunRecord] = []
         self.bounds_asked = 0
+        self.bounds_skipped = 0
         self.verdicts_given = 0
         self._settings = settings
         self._command = tuple(command)
@@ -79,14 +80,19 @@ class Ledger:
         for data in found:
             record = from_json(data)
             self.records.append(record)
-            self.bounds_asked += 0 if record.outcome == "skipped" and not record.verdicts else len(record.bounds)
+            self.bounds_asked += len(record.bounds)
+            if record.outcome == "skipped" and not record.verdicts:
+                self.bounds_skipped += len(record.bounds)
             self.verdicts_given += sum(v.outcome != Outcome.NO_VERDICT for v in record.verdicts)
             if self._writer:
                 self._writer.append(record)
 
     def replay(self, nodeid: str, request: RunRequest, index: int) -> ReplayRun:
         """The recorded run number `index` of a test. Raises Misuse when there is none."""
-        stored = [r for r in self._replayed.get(nodeid, []) if r.spec]
+        of_test = self._replayed.get(nodeid, [])
+        stored = [r for r in of_test if r.spec]
+        if of_test and all(r.outcome == "skipped" and not r.spec for r in of_test):
+            raise Unavailable(f"skipped when it was recorded: {of_test[-1].reason.removeprefix('Skipped: ')}")
         if index >= len(stored):
             raise Misuse(
                 explain(

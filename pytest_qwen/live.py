@@ -15,11 +15,13 @@ from pytest_qwen.progress import LiveLine, state_of
 
 
 class Live:
-    """Writes to the real terminal around pytest's capture; silent in an xdist worker, in a pipe and with -q."""
+    """Writes to the real terminal around pytest's capture; silent in a worker, in a pipe and with -q."""
 
     def __init__(self, config: pytest.Config, *, alpha: float) -> None:
         self._capture = config.pluginmanager.getplugin("capturemanager")
-        self._reporter = None if hasattr(config, "workerinput") else config.pluginmanager.getplugin("terminalreporter")
+        self._reporter = (
+            None if hasattr(config, "workerinput") else config.pluginmanager.getplugin("terminalreporter")
+        )
         self._alpha = alpha
         self._test = ""
         self._bounds: tuple[Bound, ...] = ()

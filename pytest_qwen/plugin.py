@@ -43,11 +43,21 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in help_lines():
         config.addinivalue_line("markers", line)
     try:
+        _register_engines(config)
         session = QwenSession(config, read_settings(config))
         session.prepare()
     except (Misuse, Unavailable) as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(session, "qwen-session")
+
+
+def _register_engines(config: pytest.Config) -> None:
+    """Take the engines that other plugins and conftests bring. Raises Misuse for a malformed name."""
+    for brought in config.hook.pytest_qwen_register_engines():
+        from pytest_qwen import engines
+
+        for name, target in brought.items():
+            engines.register(name, target)
 
 
 @pytest.fixture

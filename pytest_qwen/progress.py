@@ -15,7 +15,7 @@ from pytest_qwen.measure import Progress
 from pytest_qwen.metrics import fraction_of_rounds
 from pytest_qwen.reports.figures import number
 from pytest_qwen.reports.text import fit, speak
-from pytest_qwen.statistics import interval, minimum_samples, percentile
+from pytest_qwen.statistics import minimum_samples, percentile
 
 _PHASES = {"loading": "loading", "first_call": "first call", "warmup": "warm-up", "round": "round"}
 _PER_SECOND = 5
@@ -66,7 +66,7 @@ def _with_figures(state: State, bound: Bound, rounds: Sequence[Round], alpha: fl
     if not values:
         return state
     fraction = fraction_of_rounds(bound)
-    low, high = interval(values, fraction=fraction, direction=bound.direction, alpha=alpha)
+    low, high = judge.interval_of(bound, values, alpha=alpha)
     missing = max(0, minimum_samples(fraction, alpha) - len(values))
     round_s = median(seen.metrics["e2e_latency_ms"] for seen in rounds) / 1000
     return State(

@@ -10,14 +10,13 @@ from typing import cast
 
 from pytest_qwen.ask import RunRequest
 from pytest_qwen.bounds import Bound
-from pytest_qwen.engines.base import Engine, LoadSpec, Loaded, Request
+from pytest_qwen.engines.base import Engine, Request
 from pytest_qwen.errors import Misuse, explain
 from pytest_qwen.evidence import Measurement
 from pytest_qwen.measure import Limits, Observer
 from pytest_qwen.metrics import RoundContext
 from pytest_qwen.records import Generation, RunRecord
 from pytest_qwen.run import Answer, Comparison, Conditions, Run
-from pytest_qwen.statistics import interval, percentile
 from pytest_qwen.verdicts import Verdict
 
 
@@ -61,11 +60,7 @@ class ReplayRun(Run):
         if found is None:
             raise _not_recorded(self.record, "a comparison")
         self.measurements.append(found)
-        ratios = found.values("slowdown_ratio")
-        low, high = interval(ratios, fraction=0.5, alpha=self._conditions.alpha)
-        return Comparison(
-            slowdown=percentile(ratios, 0.5), low=low, high=high, n=len(ratios), a=found, b=found
-        )
+        return Comparison.of(found, found, alpha=self._conditions.alpha)
 
     def settle(self) -> Sequence[Verdict]:
         """Judge every bound that the test has now on what was measured then."""
@@ -104,7 +99,7 @@ def _not_recorded(record: RunRecord, what: str) -> Misuse:
 
 
 _NOBODY = Observer(
-    watch=lambda: nullcontext(SimpleNamespace(window=None)),  # type: ignore[arg-type]
+    watch=lambda: nullcontext(SimpleNamespace(window=None)),
     clock_s=time.monotonic,
     context=lambda _request, _trace: RoundContext(),
 )

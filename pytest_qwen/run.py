@@ -17,7 +17,7 @@ from pytest_qwen.evidence import Measurement, Round
 from pytest_qwen.loading import workload_request
 from pytest_qwen.measure import Limits, Observer, interleave, measure, observe
 from pytest_qwen.outcomes import Outcome
-from pytest_qwen.statistics import interval, percentile
+from pytest_qwen.statistics import percentile
 from pytest_qwen.verdicts import Verdict
 
 
@@ -54,6 +54,9 @@ class Answer:
         )
 
 
+EVEN = Bound(marker="max_slowdown", metric="slowdown_ratio", direction="at most", limit=1.0, unit="ratio")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """B against A, interleaved: the ratio of their times per output token (under 1 means B is faster).
@@ -67,6 +70,15 @@ class Comparison:
     n: int
     a: Measurement
     b: Measurement
+
+    @classmethod
+    def of(cls, a: Measurement, b: Measurement, *, alpha: float) -> Comparison:
+        """The comparison that B's rounds hold. Raises EngineFault when no pair of them was clean."""
+        ratios = b.values("slowdown_ratio")
+        if not ratios:
+            raise EngineFault("no clean pair of rounds: " + "; ".join(b.rounds[-1].violations))
+        low, high = judging.interval_of(EVEN, ratios, alpha=alpha)
+        return cls(slowdown=percentile(ratios, 0.5), low=low, high=high, n=len(ratios), a=a, b=b)
 
     @property
     def speedup(self) -> float:
@@ -190,10 +202,7 @@ class Run:
         Without bounds the rounds go on until the interval excludes 1 or the budget ends.
         """
         alpha = self._conditions.alpha
-        even = Bound(
-            marker="max_slowdown", metric="slowdown_ratio", direction="at most", limit=1.0, unit="ratio"
-        )
-        wanted = tuple(bounds) or (even,)
+        wanted = tuple(bounds) or (EVEN,)
         a, b = interleave(
             other.run,
             self.engine.run,
@@ -204,11 +213,7 @@ class Run:
         )
         self._keep(b)
         self.verdicts += [self._judge(bound, b) for bound in bounds]
-        ratios = b.values("slowdown_ratio")
-        if not ratios:
-            raise EngineFault("no clean pair of rounds: " + "; ".join(b.rounds[-1].violations))
-        low, high = interval(ratios, fraction=0.5, alpha=alpha)
-        return Comparison(slowdown=percentile(ratios, 0.5), low=low, high=high, n=len(ratios), a=a, b=b)
+        return Comparison.of(a, b, alpha=alpha)
 
     def measure_last(self) -> Measurement:
         """Repeat what the test generated last, its output length fixed. Raises Misuse when it did nothing."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _PLUGIN_NAME = "qwen-session"
 _REQUEST = pytest.StashKey[RunRequest | Misuse]()
-_RUNS = pytest.StashKey[list["Run"]]()
+_RUNS = pytest.StashKey["list[Run]"]()
 _CALIBRATION_ROUNDS = 20
 # Fixtures through which something is measured; `plan` and `gpu` only tell.
 _MEASURING = frozenset({"llm", "load", "compare"})
@@ -53,7 +53,11 @@ class QwenSession:
     def bench(self) -> Bench:
         """What measures; imported and made when the first test needs it."""
         from pytest_qwen.bench import Bench
+        from pytest_qwen.engines import register
 
+        for engines in self.config.hook.pytest_qwen_register_engines():
+            for name, target in engines.items():
+                register(name, target)
         return Bench(self.settings, on_wait=self._say, on_progress=self._show)
 
     @cached_property
@@ -141,7 +145,7 @@ class QwenSession:
         with _as_outcome():
             why = mismatch(request.gpu, self.bench.target)
             if why:
-                pytest.skip(why)
+                raise _skipped(why)
             if request.bounds and _MEASURING & _ours(item):
                 refusal = self.bench.refusal(request)
                 if refusal:
@@ -178,7 +182,7 @@ class QwenSession:
             pytest.fail(text, pytrace=False)
         unsure = failure_text(verdicts, no_verdict_fails=True)
         if unsure:
-            pytest.skip(unsure)
+            raise _skipped(unsure)
 
     def _slowdowns(self, item: pytest.Item, run: Run) -> list[Verdict]:
         """Judge each `max_slowdown`, against another configuration or against a stored run."""
@@ -206,7 +210,7 @@ class QwenSession:
             again.answers = run.answers
             measured.append(again.fixed_rounds(_CALIBRATION_ROUNDS))
         self.ledger.calibrated(item.nodeid, self._request(item).bounds, measured)
-        pytest.skip("calibrated: no verdict, see the table at the end")
+        raise _skipped("calibrated: no verdict, see the table at the end")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -270,6 +274,8 @@ class QwenSession:
         def compare(vs: Mapping[str, Any], **arguments: Any) -> Comparison:
             request = self._request(item)
             mine = self._open(item, _checked_model_arguments(arguments))
+            if self.settings.replay:
+                return mine.compare(mine.engine)  # as recorded: there is no other side to load
             other = self.bench.open(request, {**arguments, **_checked_model_arguments(vs)}, keep=mine.spec)
             return mine.compare(other.engine)
 
@@ -287,12 +293,12 @@ class QwenSession:
     ) -> Run:
         request = self._request(item)
         self._live.begin(item.nodeid, request.bounds)
+        runs = item.stash.setdefault(_RUNS, [])
         if self.settings.replay:
-            run = self.ledger.replay(item.nodeid, request, len(item.stash.setdefault(_RUNS, [])))
+            runs.append(self.ledger.replay(item.nodeid, request, len(runs)))
         else:
-            run = self.bench.open(request, overrides, check_fit=check_fit)
-        item.stash.setdefault(_RUNS, []).append(run)
-        return run
+            runs.append(self.bench.open(request, overrides, check_fit=check_fit))
+        return runs[-1]
 
     def _request(self, item: pytest.Item) -> RunRequest:
         found = item.stash.get(_REQUEST, None)
@@ -321,8 +327,15 @@ class QwenSession:
 
     def _gated_nothing(self) -> bool:
         """Whether a named target's run had bounds to prove and proved none."""
-        named = self.settings.gpu != "auto" and not self.settings.calibrate
-        return named and self.ledger.bounds_asked > 0 and self.ledger.verdicts_given == 0
+        if self.settings.gpu == "auto" or self.settings.calibrate:
+            return False
+        return self._bounds_to_prove > 0 and self.ledger.verdicts_given == 0
+
+    @property
+    def _bounds_to_prove(self) -> int:
+        """A named GPU answers for skipped tests too; on a CPU those that need a GPU skip by design."""
+        skipped = self.ledger.bounds_skipped if self.settings.gpu.lower() == "cpu" else 0
+        return self.ledger.bounds_asked - skipped
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of verdicts, and where the files are."""
@@ -332,7 +345,7 @@ class QwenSession:
             terminalreporter.section(title)
             terminalreporter.write_line(text)
         if self._gated_nothing():
-            terminalreporter.write_line(_gate_text(self.settings.gpu, self.ledger.bounds_asked), red=True)
+            terminalreporter.write_line(_gate_text(self.settings.gpu, self._bounds_to_prove), red=True)
 
     # ---- talking
 
@@ -389,10 +402,13 @@ def _as_outcome() -> Iterator[None]:
         yield
     except QwenError as error:
         skips = isinstance(error, Unavailable) and not isinstance(error, NotInstalled)
-        outcome = (
-            pytest.skip.Exception(str(error)) if skips else pytest.fail.Exception(str(error), pytrace=False)
-        )
-        raise outcome from None
+        text = str(error)
+        raise (_skipped(text) if skips else pytest.fail.Exception(text, pytrace=False)) from None
+
+
+def _skipped(why: str) -> BaseException:
+    """A skip that is reported at the test, not at a line of ours."""
+    return pytest.skip.Exception(why, _use_item_location=True)
 
 
 def _llm(run: Run) -> Llm:

@@ -60,8 +60,8 @@ def sequential_test(
 
     A value that equals the limit meets it. "meets" excludes that fewer than `fraction` of the rounds meet
     the limit, "misses" that `fraction` or more do, each at error rate `alpha` (see the module and
-    `evalues.log_evidence` for what is theorem and what is simulation). `unseen_drift` is a ratio; 0 suits
-    values from which drift cancels, such as paired ratios.
+    `evalues.log_evidence` for what is theorem and what is simulation). `unseen_drift` is a ratio; less
+    suits values from which drift cancels, such as paired ratios.
     """
     pass_end, fail_end, guards = _ends(values, direction, fraction, alpha, unseen_drift)
     at_most = direction == "at most"
@@ -161,7 +161,7 @@ def stable(values: Sequence[float], *, rounds: int = 3, tolerance: float = 0.05)
 def paired_ratios(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
     """a / b of neighbouring rounds of a session A B B A ..., each side in the order of its own rounds.
 
-    What drifts slowly cancels. Judge the ratios with `sequential_test(..., unseen_drift=0)`; `interval` of
+    What drifts slowly cancels. Judge the ratios with `sequential_test(..., unseen_drift=0.01)`; `interval` of
     them bounds their median.
 
     Raises ValueError when the sides differ in length.

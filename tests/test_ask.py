@@ -39,7 +39,10 @@ def test_the_same_bound_twice_is_one_bound():
 @pytest.mark.parametrize(
     ("pairs", "wanted"),
     [
-        ([(FUNCTION, q.max_ttft(2000)), (FUNCTION, q.max_e2e_latency(4))], "max_ttft.*max_e2e_latency.*conflict"),
+        (
+            [(FUNCTION, q.max_ttft(2000)), (FUNCTION, q.max_e2e_latency(4))],
+            "max_ttft.*max_e2e_latency.*conflict",
+        ),
         ([(FUNCTION, q.min_tokens_per_sec(30)), (FUNCTION, q.max_tpot(0.033))], "conflict"),
     ],
 )
@@ -49,7 +52,9 @@ def test_bounds_that_contradict_each_other_are_refused(pairs, wanted):
 
 
 def test_model_arguments_left_unset_come_from_the_outer_mark():
-    request = read((FUNCTION, q.model(optimize="max")), (MODULE, q.model("a/b", optimize="eager", dtype="float16")))
+    request = read(
+        (FUNCTION, q.model(optimize="max")), (MODULE, q.model("a/b", optimize="eager", dtype="float16"))
+    )
     assert (request.model.id, request.model.optimize, request.model.dtype) == ("a/b", "max", "float16")
 
 

@@ -19,7 +19,14 @@ def spec(alias="cpu", *, workload=None, settings=None, overrides=None, **model):
 
 @pytest.mark.parametrize(
     ("alias", "profile"),
-    [("cpu", "eager"), ("t4", "static"), ("l4", "compile"), ("a100-80", "compile"), ("h100", "max"), ("h200", "max")],
+    [
+        ("cpu", "eager"),
+        ("t4", "static"),
+        ("l4", "compile"),
+        ("a100-80", "compile"),
+        ("h100", "max"),
+        ("h200", "max"),
+    ],
 )
 def test_each_card_has_its_default_profile(alias, profile):
     assert default_optimize(gpus.lookup(alias)) == profile

@@ -40,7 +40,10 @@ def test_system_scope_is_judged_on_the_output_rate_of_the_whole_batch():
     ("decorator", "wanted"),
     [
         (pytest_qwen.max_ttft(limt=500), ["unknown argument 'limt'", "did you mean 'limit'?"]),
-        (pytest_qwen.max_ttft(500, percentile="p95"), ["unknown argument 'percentile'", "max_ttft(limit, stat="]),
+        (
+            pytest_qwen.max_ttft(500, percentile="p95"),
+            ["unknown argument 'percentile'", "max_ttft(limit, stat="],
+        ),
         (pytest_qwen.max_ttft(), ["argument 'limit' is missing"]),
         (pytest_qwen.max_ttft(500, 600), ["takes at most 1 positional"]),
         (pytest_qwen.max_ttft(500, limit=600), ["'limit' is given twice"]),

@@ -12,7 +12,13 @@ from pytest_qwen.target import Target, mismatch, resolve
 def device(alias: str | None, name: str = "", index: int = 0) -> Device:
     spec = gpus.CATALOGUE[alias] if alias else None
     size = int((spec.memory_gb if spec else 16) * 1e9)
-    return Device(index=index, uuid=f"GPU-{index}", name=name or (spec.name if spec else ""), spec=spec, memory_bytes=size)
+    return Device(
+        index=index,
+        uuid=f"GPU-{index}",
+        name=name or (spec.name if spec else ""),
+        spec=spec,
+        memory_bytes=size,
+    )
 
 
 H100_NVL = device("h100-nvl")
@@ -60,14 +66,30 @@ def test_planning_needs_no_device():
 @pytest.mark.parametrize(
     ("wanted", "target", "part"),
     [
-        (Gpu(names=("l4",)), resolve("auto", (H100_NVL,), planning=False), "wants gpu l4; this run is on NVIDIA H100 NVL"),
+        (
+            Gpu(names=("l4",)),
+            resolve("auto", (H100_NVL,), planning=False),
+            "wants gpu l4; this run is on NVIDIA H100 NVL",
+        ),
         (Gpu(names=("h100-pcie",)), resolve("auto", (H100_NVL,), planning=False), "wants gpu h100-pcie"),
-        (Gpu(names=("l4", "t4")), resolve("cpu", (), planning=False), "wants gpu l4 or t4; this run is on CPU"),
+        (
+            Gpu(names=("l4", "t4")),
+            resolve("cpu", (), planning=False),
+            "wants gpu l4 or t4; this run is on CPU",
+        ),
         (Gpu(), resolve("cpu", (), planning=False), "wants a gpu"),
         (Gpu(names=("cpu",)), resolve("auto", (H100_NVL,), planning=False), "wants gpu cpu"),
-        (Gpu(names=("h100",), count=2), resolve("auto", (H100_NVL,), planning=False), "wants 2 GPUs; this run has 1"),
+        (
+            Gpu(names=("h100",), count=2),
+            resolve("auto", (H100_NVL,), planning=False),
+            "wants 2 GPUs; this run has 1",
+        ),
         (Gpu(min_memory_gb=100), resolve("auto", (H100_NVL,), planning=False), "at least 100 GB"),
-        (Gpu(names=("l4",)), Target(asked="auto", spec=None, devices=(UNKNOWN,)), "this run is on NVIDIA Prototype"),
+        (
+            Gpu(names=("l4",)),
+            Target(asked="auto", spec=None, devices=(UNKNOWN,)),
+            "this run is on NVIDIA Prototype",
+        ),
     ],
 )
 def test_a_mismatch_says_what_was_wanted_and_what_was_found(wanted, target, part):
@@ -76,7 +98,13 @@ def test_a_mismatch_says_what_was_wanted_and_what_was_found(wanted, target, part
 
 @pytest.mark.parametrize(
     "wanted",
-    [None, Gpu(), Gpu(names=("h100",)), Gpu(names=("l4", "h100-nvl")), Gpu(names=("h100",), min_memory_gb=90)],
+    [
+        None,
+        Gpu(),
+        Gpu(names=("h100",)),
+        Gpu(names=("l4", "h100-nvl")),
+        Gpu(names=("h100",), min_memory_gb=90),
+    ],
 )
 def test_a_match_gives_no_reason(wanted):
     assert mismatch(wanted, resolve("auto", (H100_NVL,), planning=False)) is None

@@ -6,7 +6,7 @@ import importlib
 from typing import cast
 
 from pytest_qwen.engines.base import Engine
-from pytest_qwen.errors import Misuse, Unavailable, closest, explain
+from pytest_qwen.errors import Misuse, NotInstalled, closest, explain
 
 # Set in the environment of a process that hosts an engine and nothing else (see `child`).
 HOSTED = "PYTEST_QWEN_ENGINE_CHILD"
@@ -53,18 +53,18 @@ def target_of(name: str) -> str:
 def create(name: str) -> Engine:
     """The engine itself, in this process.
 
-    Raises Misuse for an unknown name and Unavailable when its module cannot be imported.
+    Raises Misuse for an unknown name and NotInstalled when its module cannot be imported.
     """
     return load_target(target_of(name))
 
 
 def load_target(target: str) -> Engine:
-    """Make the engine that lives at "module:Class". Raises Unavailable when it cannot be imported."""
+    """Make the engine that lives at "module:Class". Raises NotInstalled when it cannot be imported."""
     module, _, attribute = target.partition(":")
     try:
         made = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError) as error:
-        raise Unavailable(
+        raise NotInstalled(
             explain(
                 "the engine cannot be imported",
                 asked=target,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -16,9 +17,13 @@ from transformers.masking_utils import sdpa_mask
 ATTENTION = "single_query"
 EXPERTS = "gathered_gemv"
 
-# A projection of up to this many tokens reads the chosen experts once a token; above it, tokens share experts
-# so often that a grouped product, which reads each expert once, moves fewer bytes.
+# Up to this many tokens, each reads the experts it chose; beyond, tokens share experts often enough that a
+# grouped product, which reads each expert once, moves fewer bytes.
 _GATHERED_TOKENS = 4
+
+
+# Attention blocks of transformers with the call and the layout that FusedAttention has.
+_FUSIBLE = ("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention", "Qwen3MoeAttention")
 
 
 def single_query_attention(
@@ -30,15 +35,16 @@ def single_query_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one query token written as products and sums, which the compiler turns into its own kernels.
+    """Attention of one query token as products and sums, which the compiler turns into its own kernels.
 
     Grouped queries read the shared keys in place; scaled_dot_product_attention with a mask would first copy
     the keys once for each query head. Prompts take the library's kernel.
     """
     if query.shape[2] > 1 or attention_mask is None:
-        return sdpa_attention_forward(
+        mixed, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
+        return mixed, None
     batch, heads, _, width = query.shape
     kv_heads = key.shape[1]
     grouped = query.view(batch, kv_heads, heads // kv_heads, 1, width).float()
@@ -95,7 +101,7 @@ def register() -> None:
     ALL_EXPERTS_FUNCTIONS.register(EXPERTS, gathered_gemv)
 
 
-class FusedAttention(nn.Module):
+class FusedAttention(nn.Module):  # type: ignore[misc]  # torch is imported without types
     """An attention block whose query, key and value weights are one matrix: one product instead of three.
 
     Takes the place of the Llama-like blocks of transformers (with or without norms on queries and keys) and
@@ -109,6 +115,7 @@ class FusedAttention(nn.Module):
         self.num_key_value_groups = block.num_key_value_groups
         self.is_causal = block.is_causal
         self.sliding_window = getattr(block, "sliding_window", None)
+        self._eager = sys.modules[type(block).__module__].eager_attention_forward
         self.o_proj = block.o_proj
         self.q_norm, self.k_norm = getattr(block, "q_norm", None), getattr(block, "k_norm", None)
         parts = (block.q_proj, block.k_proj, block.v_proj)
@@ -126,9 +133,8 @@ class FusedAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Project, rotate, store, attend, project."""
         lead = hidden_states.shape[:-1]
-        query, key, value = (
-            part.view(*lead, -1, self.head_dim) for part in self._projected(hidden_states).split(self.sizes, -1)
-        )
+        parts = self._projected(hidden_states).split(self.sizes, -1)
+        query, key, value = (part.view(*lead, -1, self.head_dim) for part in parts)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         cos, sin = (part.unsqueeze(2) for part in position_embeddings)
@@ -136,7 +142,7 @@ class FusedAttention(nn.Module):
         value = value.transpose(1, 2)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = AttentionInterface().get_interface(self.config._attn_implementation, sdpa_attention_forward)
+        attend = AttentionInterface().get_interface(self.config._attn_implementation, self._eager)
         mixed, shares = attend(
             self,
             query,
@@ -150,8 +156,8 @@ class FusedAttention(nn.Module):
         return self.o_proj(mixed.reshape(*lead, -1)), shares
 
     def _projected(self, hidden_states: Tensor) -> Tensor:
-        """The stacked product; the bias is added apart, since the compiler keeps a product with bias whole."""
-        product = F.linear(hidden_states, self.qkv_proj.weight)
+        """The stacked product; its bias is added apart, since the compiler only opens up bare products."""
+        product = functional.linear(hidden_states, self.qkv_proj.weight)
         return product if self.qkv_proj.bias is None else product + self.qkv_proj.bias
 
 
@@ -167,20 +173,26 @@ def _stacked(parts: tuple[nn.Linear, ...]) -> nn.Linear:
     fused = nn.Linear(
         first.in_features, sum(part.out_features for part in parts), first.bias is not None, device="meta"
     )
-    fused.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
+    fused.weight = _joined([part.weight for part in parts])
     if first.bias is not None:
-        fused.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
+        fused.bias = _joined([part.bias for part in parts])
     return fused
+
+
+def _joined(tensors: list[Tensor]) -> nn.Parameter:
+    return nn.Parameter(torch.cat(tensors), requires_grad=False)
 
 
 def _is_fusible(module: nn.Module) -> bool:
     """Whether a module is an attention block of the known form with unquantised projections."""
-    parts = [getattr(module, name, None) for name in ("q_proj", "k_proj", "v_proj")]
-    return (
-        type(module).__name__
-        in ("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention", "Qwen3MoeAttention")
-        and all(type(part) is nn.Linear and type(part.weight.data) is Tensor for part in parts)
+    return type(module).__name__ in _FUSIBLE and all(
+        _is_unquantised(getattr(module, name, None)) for name in ("q_proj", "k_proj", "v_proj")
     )
+
+
+def _is_unquantised(layer: Any) -> bool:
+    """Quantised layers are subclasses, or hold a tensor subclass; neither can be stacked."""
+    return type(layer) is nn.Linear and type(layer.weight.data) is Tensor
 
 
 def fuse_projections(model: nn.Module) -> int:
@@ -202,12 +214,17 @@ def fuse_projections(model: nn.Module) -> int:
 
 def _sorted_router(self: nn.Module, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A softmax router that picks its experts by sorting, which compiles into one kernel; topk does not."""
-    logits = F.linear(hidden_states.reshape(-1, self.hidden_dim), self.weight)
+    logits = functional.linear(hidden_states.reshape(-1, self.hidden_dim), self.weight)
     shares, order = logits.softmax(-1, dtype=torch.float).sort(-1, descending=True)
     chosen, index = shares[:, : self.top_k], order[:, : self.top_k]
     if self.norm_topk_prob:
         chosen = chosen / chosen.sum(-1, keepdim=True)
     return logits, chosen.to(logits.dtype), index
+
+
+def has_experts(model: nn.Module) -> bool:
+    """Whether any layer holds its experts' weights stacked, which is what experts functions work on."""
+    return any(isinstance(getattr(module, "gate_up_proj", None), nn.Parameter) for module in model.modules())
 
 
 def sort_routers(model: nn.Module) -> int:

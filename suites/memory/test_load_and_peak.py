@@ -20,7 +20,9 @@ def case(name: str):
     """One model with its bound: the bytes of its weights and a fixed amount beside them."""
     weights_gb = find_shape(name).weights_bytes("bfloat16") / 1e9
     return pytest.param(
-        weights_gb, id=name.split("/")[-1], marks=[model(name), max_vram(weights_gb + BESIDE_WEIGHTS_GB)]
+        weights_gb,
+        id=name.rsplit("/", maxsplit=1)[-1],
+        marks=[model(name), max_vram(weights_gb + BESIDE_WEIGHTS_GB)],
     )
 
 

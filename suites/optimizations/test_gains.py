@@ -33,7 +33,7 @@ def test_profile(compare, record_property, name, before, after):
 @gpu
 @model("Qwen/Qwen2.5-Coder-7B-Instruct", optimize="eager", max_model_len=256)
 def test_attention(compare, record_property, attention):
-    """Attention kernels against sdpa at a short context, where they cannot matter much: the figure is reported."""
+    """Attention kernels against sdpa at a short context, where they cannot matter much: reported only."""
     gain = compare(vs={"attention": "sdpa"}, attention=attention)
     report(record_property, gain, f"sdpa-to-{attention}")
     assert gain.n > 0

@@ -1,4 +1,4 @@
-"""Without a GPU: small models of the same architectures with dummy weights, so that every path really runs."""
+"""Without a GPU: small models of the same architectures with dummy weights, so that every path runs."""
 
 import pytest
 

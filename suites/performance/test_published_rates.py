@@ -47,7 +47,7 @@ def case(row: Row):
 
 @pytest.mark.parametrize("rate", [case(row) for row in published_rates()])
 @model(optimize="eager", max_model_len=256)
-@workload(prompt_tokens=64, output_tokens=128)
+@workload(prompt_tokens=64, output_tokens=64)
 def test_published_rate(llm, rate):
     """Reproduces the published figure with eager decoding, which is what the publication measured."""
     assert llm.measure().rounds

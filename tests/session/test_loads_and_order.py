@@ -101,7 +101,7 @@ def test_a_fault_fails_its_test_and_the_next_one_gets_a_fresh_engine(
     run: Run, load_log: Callable[[], list[str]], fault: str, says: str
 ) -> None:
     result = run(FAULTS.format(log=str(load_log.path), fault=fault), "--qwen-run-timeout=1")
-    text = text_of(result)
+    text = text_of(result, engine_output=True)
     # test_same_load would meet the fault in its third run too: its own failure, with its own engine
     result.assert_outcomes(passed=2, failed=2)
     assert says in text
@@ -138,7 +138,7 @@ def test_a_load_that_fails_says_why_and_a_hopeless_one_is_not_repeated(
         """
     )
     result.assert_outcomes(errors=3, passed=1)
-    assert says in text_of(result)
+    assert says in text_of(result, engine_output=True)
     assert len(load_log()) == (2 if fault == "die" else 1)
 
 

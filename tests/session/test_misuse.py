@@ -26,7 +26,9 @@ CASES = {
 
 
 @WORKERS
-def test_every_misuse_of_a_mark_says_what_was_asked_and_what_is_valid(run: Run, workers: tuple[str, ...]) -> None:
+def test_every_misuse_of_a_mark_says_what_was_asked_and_what_is_valid(
+    run: Run, workers: tuple[str, ...]
+) -> None:
     tests = [f"{marks}\n@model('m')\ndef test_{n}(llm): pass" for n, marks in enumerate(CASES)]
     source = "\n".join(["max_e2e = pytest.mark.max_e2e_latency", *tests, "def test_plain(): pass"])
     result = run(source, *workers)
@@ -100,7 +102,10 @@ def test_an_unknown_gpu_is_a_usage_error_with_the_likely_name(run: Run, workers:
 @WORKERS
 def test_a_mark_for_another_gpu_skips_with_wanted_and_found(run: Run, workers: tuple[str, ...]) -> None:
     result = run(
-        "@gpu('l4')\n@model('m')\ndef test_it(llm): pass\ndef test_plain(): pass", "--gpu=cpu", "-rs", *workers
+        "@gpu('l4')\n@model('m')\ndef test_it(llm): pass\ndef test_plain(): pass",
+        "--gpu=cpu",
+        "-rs",
+        *workers,
     )
     result.assert_outcomes(skipped=1, passed=1)
     assert result.ret == pytest.ExitCode.OK
