@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-
-_MARKS = frozenset(
+# The names alone, for what must not import what they mean.
+MARK_NAMES = frozenset(
     {
         "gpu", "model", "workload", "sla",
         "min_tokens_per_sec", "min_prefill_tokens_per_sec",
@@ -77,8 +77,8 @@ _MARKS = frozenset(
 
 def __getattr__(name: str) -> Any:
     """Marks are imported on first use, so that an engine's child process never imports pytest."""
-    if name in _MARKS:
+    if name in MARK_NAMES:
         return getattr(import_module("pytest_qwen.markers"), name)
     raise AttributeError(
-        f"module 'pytest_qwen' has no attribute {name!r}; its marks: {', '.join(sorted(_MARKS))}"
+        f"module 'pytest_qwen' has no attribute {name!r}; its marks: {', '.join(sorted(MARK_NAMES))}"
     )

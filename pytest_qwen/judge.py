@@ -38,16 +38,18 @@ def decide(bound: Bound, rounds: Sequence[Round], *, alpha: float) -> Decision:
         bound.direction,
         fraction=fraction_of_rounds(bound),
         alpha=alpha,
-        unseen_drift=unseen_drift_of(bound.metric),
+        unseen_drift=unseen_drift_of(bound),
     )
 
 
-def unseen_drift_of(metric: str) -> float:
-    """How far a metric may still drift after the last round (a share of it).
+def unseen_drift_of(bound: Bound) -> float:
+    """How far a bound's metric may still drift after the last round (a share of it).
 
-    Neighbouring rounds of an interleaved comparison drift together, so that their ratio hardly does.
+    Neighbouring rounds of an interleaved comparison drift together, so that their ratio hardly does; a
+    stored baseline drifts with nobody.
     """
-    return _PAIRED_DRIFT if metric == "slowdown_ratio" else UNSEEN_DRIFT
+    paired = bound.metric == "slowdown_ratio" and bound.vs != "baseline"
+    return _PAIRED_DRIFT if paired else UNSEEN_DRIFT
 
 
 def interval_of(bound: Bound, values: Sequence[float], *, alpha: float) -> tuple[float, float]:
@@ -57,7 +59,7 @@ def interval_of(bound: Bound, values: Sequence[float], *, alpha: float) -> tuple
         fraction=fraction_of_rounds(bound),
         direction=bound.direction,
         alpha=alpha,
-        unseen_drift=unseen_drift_of(bound.metric),
+        unseen_drift=unseen_drift_of(bound),
     )
 
 

@@ -115,7 +115,8 @@ class Ledger:
                     choices=["--qwen-baseline=DIR", "max_slowdown(1.05, vs={'optimize': 'eager'})"],
                 )
             )
-        stored = [r for r in self._baseline.get(nodeid, []) if r.measurements]
+        of_test = self._baseline.get(nodeid, [])
+        stored = [r for r in of_test if r.measurements and r.measurements[-1].clean_rounds]
         here = identity(target)
         alike = [r for r in stored if all(r.device.get(name) == value for name, value in here.items())]
         if not alike:

@@ -210,22 +210,32 @@ def interleave(
 ) -> tuple[Measurement, Measurement]:
     """Measure two sides in the order A B B A in one session; B's rounds carry `slowdown_ratio` (TPOT B / A).
 
-    Pairing neighbours cancels whatever drifts slowly: clocks, temperature, the host.
+    Pairing neighbours cancels whatever drifts slowly: clocks, temperature, the host. An engine fault is
+    re-raised with B's rounds so far in its `partial` attribute.
     """
     a = _Session(run_a, request, observer, limits, observer.clock_s(), [])
     b = _Session(run_b, request, observer, limits, observer.clock_s(), [])
-    settled = _warm_up(a) and _warm_up(b)
-    stopped, pairs = "budget", 0
-    while pairs < limits.most_rounds and not (pairs and (a.out_of_budget() or b.out_of_budget())):
+    try:
+        settled = _warm_up(a) and _warm_up(b)
+        stopped = _pairs(a, b, decided)
+    except EngineFault as fault:
+        fault.partial = _close(b, stopped=fault.message.splitlines()[0], settled=True)
+        raise
+    return _close(a, stopped=stopped, settled=settled), _close(b, stopped=stopped, settled=settled)
+
+
+def _pairs(a: _Session, b: _Session, decided: Callable[[Sequence[Round]], bool]) -> str:
+    """Repeat pairs until sure; says why it stopped."""
+    pairs = 0
+    while pairs < b.limits.most_rounds and not (pairs and (a.out_of_budget() or b.out_of_budget())):
         first, second = (a, b) if pairs % 2 == 0 else (b, a)
         first.one("round")
         second.one("round")
         pairs += 1
         b.rounds[-1] = _with_ratio(b.rounds[-1], a.rounds[-1])
-        if pairs >= limits.least_rounds and decided(b.rounds):
-            stopped = "decided"
-            break
-    return _close(a, stopped=stopped, settled=settled), _close(b, stopped=stopped, settled=settled)
+        if pairs >= b.limits.least_rounds and decided(b.rounds):
+            return "decided"
+    return "budget"
 
 
 def _with_ratio(b: Round, a: Round) -> Round:

@@ -47,6 +47,11 @@ class Plan:
     usd_per_mtok: float | None = None
 
     @property
+    def fits(self) -> bool | None:
+        """Whether the estimate fits the card's memory; None where it is unknown."""
+        return None if self.fit is None else self.fit.fits
+
+    @property
     def line(self) -> str:
         """The plan in one line: outlook, test, subject, ceiling, memory, cost, first reason."""
         parts = [self.subject]

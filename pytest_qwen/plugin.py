@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_qwen import MARK_NAMES
 from pytest_qwen.errors import Misuse, Unavailable
-from pytest_qwen.markers import help_lines
 from pytest_qwen.session import QwenSession, session_of
 from pytest_qwen.settings import add_gpu_alias, add_options, read_settings
 
@@ -40,7 +40,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and the session's state; a wrong option ends the run here, in one message."""
-    for line in help_lines():
+    for line in _marker_lines(described=config.option.markers):
         config.addinivalue_line("markers", line)
     try:
         _register_engines(config)
@@ -49,6 +49,15 @@ def pytest_configure(config: pytest.Config) -> None:
     except (Misuse, Unavailable) as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(session, "qwen-session")
+
+
+def _marker_lines(*, described: bool) -> Iterable[str]:
+    """What registers the markers: names suffice, unless somebody reads their descriptions (`--markers`)."""
+    if not described:
+        return sorted(MARK_NAMES)
+    from pytest_qwen.markers import help_lines
+
+    return help_lines()
 
 
 def _register_engines(config: pytest.Config) -> None:

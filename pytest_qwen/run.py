@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
@@ -120,6 +121,7 @@ class Run:
         self.answers: list[Answer] = []
         self.measurements: list[Measurement] = []
         self.verdicts: list[Verdict] = []
+        self.baseline: Measurement | None = None  # a stored run that rounds are compared with
         self._observer = observer
         self._conditions = conditions
         self._observed = dict(observed)
@@ -132,8 +134,12 @@ class Run:
 
     @property
     def own_bounds(self) -> tuple[Bound, ...]:
-        """The bounds that this model alone can meet (a slowdown needs another side)."""
-        return tuple(b for b in self.request.bounds if b.marker != "max_slowdown")
+        """The bounds that this model can meet without another one loaded beside it."""
+        return tuple(
+            b
+            for b in self.request.bounds
+            if b.marker != "max_slowdown" or (b.vs == "baseline" and self.baseline is not None)
+        )
 
     def generate(self, request: Request, on_token: Callable[[str], None] | None = None) -> Answer:
         """One request, timed; it is repeated later if the test sets bounds."""
@@ -169,7 +175,7 @@ class Run:
     def measure(self, request: Request | None = None) -> Measurement:
         """Repeat a workload until every bound of the test is sure or the budget ends."""
         request = request or workload_request(self.request.workload)
-        try:
+        with self._keeping_partial():
             found = measure(
                 self.engine.run,
                 request,
@@ -177,10 +183,6 @@ class Run:
                 observer=self._observer,
                 limits=self._limits(),
             )
-        except EngineFault as fault:
-            if isinstance(fault.partial, Measurement):
-                self._keep(fault.partial)
-            raise
         return self._keep(found)
 
     def settle(self) -> Sequence[Verdict]:
@@ -203,14 +205,15 @@ class Run:
         """
         alpha = self._conditions.alpha
         wanted = tuple(bounds) or (EVEN,)
-        a, b = interleave(
-            other.run,
-            self.engine.run,
-            workload_request(self.request.workload),
-            decided=lambda rounds: judging.all_decided(wanted, rounds, alpha=alpha),
-            observer=self._observer,
-            limits=self._conditions.limits,
-        )
+        with self._keeping_partial():
+            a, b = interleave(
+                other.run,
+                self.engine.run,
+                workload_request(self.request.workload),
+                decided=lambda rounds: judging.all_decided(wanted, rounds, alpha=alpha),
+                observer=self._observer,
+                limits=self._conditions.limits,
+            )
         self._keep(b)
         self.verdicts += [self._judge(bound, b) for bound in bounds]
         return Comparison.of(a, b, alpha=alpha)
@@ -220,19 +223,6 @@ class Run:
         if not self.answers:
             raise Misuse(nothing_measured(self.request.bounds))
         return self.measure(_repeatable(self.answers[-1]))
-
-    def against(self, baseline: Measurement, bound: Bound) -> Verdict:
-        """Judge a slowdown against the stored median of another run."""
-        metric = "tpot_ms" if baseline.values("tpot_ms") else "e2e_latency_ms"
-        reference = percentile(baseline.values(metric), 0.5)
-        mine = self.measurements[-1]
-        rounds = tuple(
-            replace(r, metrics={**r.metrics, "slowdown_ratio": r.metrics[metric] / reference})
-            for r in mine.rounds
-        )
-        verdict = self._judge(bound, replace(mine, rounds=rounds))
-        self.verdicts.append(verdict)
-        return verdict
 
     def fixed_rounds(self, count: int) -> Measurement:
         """Exactly `count` rounds after warm-up, for calibration."""
@@ -252,7 +242,19 @@ class Run:
     def _decided(self, rounds: Sequence[Round]) -> bool:
         if not self.own_bounds:
             return sum(seen.clean for seen in rounds) >= _ROUNDS_WITHOUT_BOUNDS
-        return judging.all_decided(self.own_bounds, rounds, alpha=self._conditions.alpha)
+        return judging.all_decided(
+            self.own_bounds, _with_slowdown(rounds, self.baseline), alpha=self._conditions.alpha
+        )
+
+    @contextmanager
+    def _keeping_partial(self) -> Iterator[None]:
+        """Keep what was measured before an engine fault, which is raised on."""
+        try:
+            yield
+        except EngineFault as fault:
+            if isinstance(fault.partial, Measurement):
+                self._keep(fault.partial)
+            raise
 
     def _keep(self, found: Measurement) -> Measurement:
         """Add the session's facts and what every window saw of memory."""
@@ -264,7 +266,8 @@ class Run:
         observed = {k: v for k, v in self._observed.items() if k != _BASELINE}
         if peaks:
             observed["vram_gb"] = max(peaks) / 1e9
-        kept = replace(found, observed={**observed, **found.observed})
+        rounds = _with_slowdown(found.rounds, self.baseline)
+        kept = replace(found, rounds=rounds, observed={**observed, **found.observed})
         self.measurements.append(kept)
         return kept
 
@@ -288,6 +291,20 @@ def _memory_above(seen: Round, observed: Mapping[str, float]) -> float | None:
     if used is None or before is None:
         return seen.peak_memory_bytes
     return max(used - before, seen.peak_memory_bytes or 0)
+
+
+def _with_slowdown(rounds: Sequence[Round], baseline: Measurement | None) -> tuple[Round, ...]:
+    """Each round with its slowdown against the median of a stored run; rounds that have one keep theirs."""
+    if baseline is None:
+        return tuple(rounds)
+    metric = "tpot_ms" if baseline.values("tpot_ms") else "e2e_latency_ms"
+    reference = percentile(baseline.values(metric), 0.5)
+    return tuple(
+        replace(seen, metrics={"slowdown_ratio": seen.metrics[metric] / reference, **seen.metrics})
+        if metric in seen.metrics
+        else seen
+        for seen in rounds
+    )
 
 
 def _repeatable(answer: Answer) -> Request:

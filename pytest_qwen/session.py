@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_qwen.ask import RunRequest, read_marks
+from pytest_qwen import MARK_NAMES
 from pytest_qwen.errors import Misuse, NotInstalled, QwenError, Unavailable, explain
-from pytest_qwen.markers import MARKERS, parse
 from pytest_qwen.settings import Settings
 
 if TYPE_CHECKING:
+    from pytest_qwen.ask import RunRequest
     from pytest_qwen.bench import Bench
+    from pytest_qwen.evidence import Measurement
     from pytest_qwen.ledger import Ledger
     from pytest_qwen.live import Live
     from pytest_qwen.llm import Llm
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_qwen.verdicts import Verdict
 
 _PLUGIN_NAME = "qwen-session"
-_REQUEST = pytest.StashKey[RunRequest | Misuse]()
+_REQUEST = pytest.StashKey["RunRequest | Misuse"]()
 _RUNS = pytest.StashKey["list[Run]"]()
 _CALIBRATION_ROUNDS = 20
 # Fixtures through which something is measured; `plan` and `gpu` only tell.
@@ -53,11 +54,7 @@ class QwenSession:
     def bench(self) -> Bench:
         """What measures; imported and made when the first test needs it."""
         from pytest_qwen.bench import Bench
-        from pytest_qwen.engines import register
 
-        for engines in self.config.hook.pytest_qwen_register_engines():
-            for name, target in engines.items():
-                register(name, target)
         return Bench(self.settings, on_wait=self._say, on_progress=self._show)
 
     @cached_property
@@ -71,6 +68,9 @@ class QwenSession:
         """Find out now what would otherwise fail after minutes of measuring. Raises Misuse."""
         if self.settings.gpu not in ("auto", "cpu") and not self.settings.replay:
             _ = self.bench.target
+        if self.settings.plan and self.config.pluginmanager.hasplugin("xdist"):
+            # a plan takes no time to share, and only a session that collects by itself knows every test
+            self.config.option.dist, self.config.option.tx = "no", []
         if not self.is_worker and (self.settings.report or self.settings.replay or self.settings.baseline):
             self.ledger.prepare()
 
@@ -79,15 +79,16 @@ class QwenSession:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Read every test's marks once, and put tests that share a load next to each other."""
-        asking = [item for item in items if self._read(item)]
+        marked: dict[object, bool] = {}
+        asking = [item for item in items if _may_be_ours(item, marked) and self._read(item)]
         if asking:
             items[:] = _grouped(items, {item: self._load_key(item) for item in asking})
 
     def _read(self, item: pytest.Item) -> bool:
         """Keep the test's request or misuse; False for a test that has nothing to do with us."""
+        from pytest_qwen.ask import read_marks
+
         uses = _ours(item)
-        if not uses and not any(mark.name in MARKERS for mark in item.iter_markers()):
-            return False
         try:
             request = read_marks(item.iter_markers_with_node(), uses_fixtures=bool(uses))
             if request.bounds and not _MEASURING & uses:
@@ -96,7 +97,7 @@ class QwenSession:
         except Misuse as misuse:
             item.stash[_REQUEST] = misuse
             return True
-        if not uses and not request.asked:
+        if not uses and request.gpu is None:
             del item.stash[_REQUEST]
             return False
         return True
@@ -150,6 +151,7 @@ class QwenSession:
                 refusal = self.bench.refusal(request)
                 if refusal:
                     pytest.fail(refusal, pytrace=False)
+                _ = self._baseline_for(item)  # a missing one is said before anything is loaded
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
@@ -185,21 +187,21 @@ class QwenSession:
             raise _skipped(unsure)
 
     def _slowdowns(self, item: pytest.Item, run: Run) -> list[Verdict]:
-        """Judge each `max_slowdown`, against another configuration or against a stored run."""
+        """Judge each `max_slowdown` against another configuration, loaded beside the test's own."""
         request = self._request(item)
         found = []
         for bound in request.bounds:
-            if bound.marker != "max_slowdown":
-                continue
-            if bound.vs == "baseline":
-                if not run.measurements:
-                    run.measure_last()
-                found.append(run.against(self.ledger.baseline_of(item.nodeid, self.bench.target), bound))
-            else:
+            if bound.marker == "max_slowdown" and bound.vs != "baseline":
                 other = self.bench.open(request, request.versus[bound.vs or ""], keep=run.spec)
                 run.compare(other.engine, (bound,))
                 found.append(run.verdicts[-1])
         return found
+
+    def _baseline_for(self, item: pytest.Item) -> Measurement | None:
+        """The stored run that a bound of the test compares with, None without such a bound."""
+        if any(bound.vs == "baseline" for bound in self._request(item).bounds):
+            return self.ledger.baseline_of(item.nodeid, self.bench.target)
+        return None
 
     def _calibrate(self, item: pytest.Item, run: Run) -> None:
         """Repeat the test's rounds in fresh processes; judging waits for the table at the end."""
@@ -207,7 +209,7 @@ class QwenSession:
         for _ in range(1, self.settings.calibrate):
             self.bench.evict()
             again = self.bench.open(self._request(item))
-            again.answers = run.answers
+            again.answers, again.baseline = run.answers, run.baseline
             measured.append(again.fixed_rounds(_CALIBRATION_ROUNDS))
         self.ledger.calibrated(item.nodeid, self._request(item).bounds, measured)
         raise _skipped("calibrated: no verdict, see the table at the end")
@@ -229,12 +231,13 @@ class QwenSession:
         from pytest_qwen.records import to_json
         from pytest_qwen.reports.junit import user_properties
 
+        runs: list[Run] = item.stash.get(_RUNS, [])
         records = describe(
             nodeid=item.nodeid,
             outcome=report.outcome if report.when == "call" or report.skipped else "error",
             reason=_first_line(report),
-            request=request if isinstance(request, RunRequest) else None,
-            runs=item.stash.get(_RUNS, []),
+            request=None if isinstance(request, Misuse) else request,
+            runs=runs,
             bench=self.bench,
         )
         report.qwen_records = [to_json(record) for record in records]  # type: ignore[attr-defined]
@@ -276,6 +279,8 @@ class QwenSession:
             mine = self._open(item, _checked_model_arguments(arguments))
             if self.settings.replay:
                 return mine.compare(mine.engine)  # as recorded: there is no other side to load
+            if mine.baseline is not None:
+                raise Misuse(_COMPARED_TWICE)
             other = self.bench.open(request, {**arguments, **_checked_model_arguments(vs)}, keep=mine.spec)
             return mine.compare(other.engine)
 
@@ -298,9 +303,12 @@ class QwenSession:
             runs.append(self.ledger.replay(item.nodeid, request, len(runs)))
         else:
             runs.append(self.bench.open(request, overrides, check_fit=check_fit))
+            runs[-1].baseline = self._baseline_for(item)
         return runs[-1]
 
     def _request(self, item: pytest.Item) -> RunRequest:
+        from pytest_qwen.ask import RunRequest
+
         found = item.stash.get(_REQUEST, None)
         return found if isinstance(found, RunRequest) else RunRequest()
 
@@ -367,9 +375,23 @@ class QwenSession:
 def _ours(item: pytest.Item) -> set[str]:
     """Which of our fixtures the test takes; a fixture or parameter of its own by such a name is not ours."""
     definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    return {
-        name for name in _FIXTURES.intersection(definitions) if definitions[name][-1].func.__module__ == _HOME
-    }
+    if not definitions:
+        return set()
+    named = [name for name in _FIXTURES if name in definitions]
+    return {name for name in named if definitions[name][-1].func.__module__ == _HOME}
+
+
+def _may_be_ours(item: pytest.Item, marked: dict[object, bool]) -> bool:
+    """Whether a test has a mark or a fixture of ours; `marked` remembers what was seen of its parents.
+
+    Asked of every test of every session that has this plugin, so it has to be quick.
+    """
+    parent = item.parent
+    if parent not in marked:
+        above = parent.iter_markers() if parent is not None else ()
+        marked[parent] = any(mark.name in MARK_NAMES for mark in above)
+    own = item.own_markers
+    return marked[parent] or (own and any(mark.name in MARK_NAMES for mark in own)) or bool(_ours(item))
 
 
 def _grouped(items: list[pytest.Item], keys: Mapping[pytest.Item, str | None]) -> list[pytest.Item]:
@@ -379,6 +401,13 @@ def _grouped(items: list[pytest.Item], keys: Mapping[pytest.Item, str | None]) -
         key = keys.get(item)
         groups.setdefault(item.nodeid if key is None else f"load {key}", []).append(item)
     return [item for group in groups.values() for item in group]
+
+
+_COMPARED_TWICE = explain(
+    "one test can be compared with one other side",
+    asked="compare(...) in a test with max_slowdown(vs='baseline')",
+    next_step="make two tests of it",
+)
 
 
 def _without_fixture(request: RunRequest) -> str:
@@ -419,6 +448,8 @@ def _llm(run: Run) -> Llm:
 
 def _checked_model_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Model arguments given by call, checked as the mark's are. Raises Misuse."""
+    from pytest_qwen.markers import parse
+
     parse(pytest.mark.model(**arguments).mark)
     return dict(arguments)
 

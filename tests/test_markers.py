@@ -72,7 +72,7 @@ def test_a_wrong_argument_is_named_with_what_was_written_and_an_example(decorato
 
 def test_help_has_one_line_a_marker_with_signature_meaning_and_example():
     lines = {line.split("(")[0]: line for line in markers.help_lines()}
-    assert lines.keys() == markers.MARKERS.keys()
+    assert lines.keys() == markers.MARKERS.keys() == pytest_qwen.MARK_NAMES
     assert lines["max_ttft"].startswith("max_ttft(limit, stat='median'): ")
     assert 'Example: @max_ttft(500, stat="p95")' in lines["max_ttft"]
 

@@ -130,14 +130,15 @@ class Decoder:
         """Generate up to `n_out` tokens for each row of `input_ids`, all of one length.
 
         Temperature 0 is greedy. Without `eos_ids` and `on_token` the host never waits for the device between
-        steps. With `eos_ids` it ends when every row has met one; `on_token` gets the tokens of row 0.
+        steps. With `eos_ids` it ends when every row has met one (rows that end early go on until then);
+        `on_token` gets the tokens of row 0.
         """
         batch, n_in = input_ids.shape
         if n_out < 1 or n_in + n_out > self._max_len:
             raise ValueError(f"{n_in} + {n_out} tokens asked for, {self._max_len} at most, one of them new")
         session = self._session(batch)
         pick = _sampler(temperature, top_p, seed, session.tokens.device)
-        is_over = _ending(eos_ids, session.tokens.device) if eos_ids else None
+        is_over = _ending(eos_ids, batch, session.tokens.device) if eos_ids else None
         clock = _clock(session.tokens.device, n_out)
         column = n_in
         with torch.no_grad():
@@ -201,16 +202,14 @@ def _clock(device: torch.device, count: int) -> _EventClock | _HostClock:
     return _EventClock(count) if device.type == "cuda" else _HostClock()
 
 
-def _ending(eos_ids: Sequence[int], device: torch.device) -> Callable[[Tensor], bool]:
-    """A function that takes each step's tokens and says whether every row has met an end; it waits for the
-    device.
-    """
+def _ending(eos_ids: Sequence[int], batch: int, device: torch.device) -> Callable[[Tensor], bool]:
+    """A function that takes each step's tokens and says whether all rows have ended (it waits for them)."""
     ends = torch.tensor(list(eos_ids), device=device)
-    met: list[Tensor] = []
+    ended = torch.zeros(batch, dtype=torch.bool, device=device)
 
     def is_over(newest: Tensor) -> bool:
-        met.append(torch.isin(newest, ends))
-        return bool(torch.stack(met).any(0).all())
+        ended.logical_or_(torch.isin(newest, ends))
+        return bool(ended.all())
 
     return is_over
 

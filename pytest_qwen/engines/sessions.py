@@ -146,7 +146,7 @@ class StaticSession(Session):
             self._read(length)
 
         if length not in self.prefills and length in self.seen and self.profile.cuda_graph:
-            self.prefills[length] = self._captured(read, f"prompt of {length} tokens")
+            self.prefills[length] = self._captured(read, "repeated prompts")
             if len(self.prefills) > _PREFILL_GRAPHS:
                 self.prefills.popitem(last=False)
         self.seen.add(length)
@@ -228,7 +228,7 @@ class StaticSession(Session):
         except RuntimeError as error:  # a host synchronisation inside, for one
             self._note(f"{name} not captured: {_first_line(error)}")
             return work
-        self._note("step and repeated prompts as CUDA graphs")
+        self._note(f"{name} replayed as a CUDA graph")
         return cast(Callable[[], None], graph.replay)
 
     def _note(self, text: str) -> None:
