@@ -211,7 +211,10 @@ class Bench:
         shape = _shape_of(spec, loaded)
         asked = workload_request(request.workload)
         setup = None if shape is None else self.setup_of(shape, spec, asked)
-        ceilings = {}
+        ceilings: dict[str, float] = {}
+        top = None if setup is None else physics.ceiling(setup)
+        if top is not None:
+            ceilings["decode_tokens_per_sec"] = top.tokens_per_sec
         if setup is not None and setup.sizes_known:
             for bound in request.bounds:
                 best = physics.best_possible(bound, setup, request.price_per_hour_usd)

@@ -19,7 +19,7 @@ from pytest_qwen.evidence import Measurement
 from pytest_qwen.outcomes import Fault, Outcome
 from pytest_qwen.records import Generation, RunHeader, RunRecord, from_json, load_records, plain
 from pytest_qwen.replay import ReplayRun
-from pytest_qwen.reports.terminal import summary
+from pytest_qwen.reports.terminal import short_name, summary
 from pytest_qwen.reports.writer import Writer
 from pytest_qwen.settings import Settings
 from pytest_qwen.target import Target
@@ -92,7 +92,7 @@ class Ledger:
         of_test = self._replayed.get(nodeid, [])
         stored = [r for r in of_test if r.spec]
         if of_test and all(r.outcome == "skipped" and not r.spec for r in of_test):
-            raise Unavailable(f"skipped when it was recorded: {of_test[-1].reason.removeprefix('Skipped: ')}")
+            raise Unavailable(f"skipped when it was recorded: {of_test[-1].reason}")
         if index >= len(stored):
             raise Misuse(
                 explain(
@@ -144,9 +144,14 @@ class Ledger:
 
     def sections(self, *, width: int) -> Iterable[tuple[str, str]]:
         """Titles and texts for the end of the terminal output."""
-        if any(record.bounds for record in self.records):
+        # a test that skipped before it measured is in pytest's own summary, with its reason
+        told = [record for record in self.records if record.verdicts or record.outcome != "skipped"]
+        if any(record.bounds for record in told):
             unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-            yield "qwen: bounds and verdicts", summary(self.records, width=width, unicode=unicode)
+            yield "qwen: bounds and verdicts", summary(told, width=width, unicode=unicode)
+        remarks = [f"{short_name(r.nodeid)}: {hint}" for r in told for m in r.measurements for hint in m.hints]
+        if remarks:
+            yield "qwen: remarks", "\n".join(dict.fromkeys(remarks))
         for one in self._calibrated:
             from pytest_qwen.calibration import calibration_text
 

@@ -18,6 +18,7 @@ from pytest_qwen.evidence import Measurement, Round
 from pytest_qwen.loading import workload_request
 from pytest_qwen.measure import Limits, Observer, interleave, measure, observe
 from pytest_qwen.outcomes import Outcome
+from pytest_qwen.sentinel import launch_bound
 from pytest_qwen.statistics import percentile
 from pytest_qwen.verdicts import Verdict
 
@@ -267,9 +268,20 @@ class Run:
         if peaks:
             observed["vram_gb"] = max(peaks) / 1e9
         rounds = _with_slowdown(found.rounds, self.baseline)
-        kept = replace(found, rounds=rounds, observed={**observed, **found.observed})
+        hints = (*found.hints, *self._launch_bound(rounds))
+        kept = replace(found, rounds=rounds, observed={**observed, **found.observed}, hints=hints)
         self.measurements.append(kept)
         return kept
+
+    def _launch_bound(self, rounds: Sequence[Round]) -> Sequence[str]:
+        """The hint that decoding measured the host, judged on the middle one of the watched rounds."""
+        watched = [r for r in rounds if r.window is not None and "decode_tokens_per_sec" in r.metrics]
+        if not watched:
+            return ()
+        middle = sorted(watched, key=lambda r: r.metrics["decode_tokens_per_sec"])[len(watched) // 2]
+        rate, ceiling = middle.metrics["decode_tokens_per_sec"], self.ceilings.get("decode_tokens_per_sec")
+        hint = launch_bound(middle.window, rate, ceiling) if middle.window else None
+        return (hint,) if hint else ()
 
     def _judge(self, bound: Bound, measurement: Measurement) -> Verdict:
         return judging.judge(

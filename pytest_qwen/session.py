@@ -160,11 +160,15 @@ class QwenSession:
             yield
             return
         try:
-            with _as_outcome():
+            with _as_outcome(proving=self._proving(item)):
                 yield
                 self._settle(item)
         finally:
             self._live.clear()
+
+    def _proving(self, item: pytest.Item) -> bool:
+        """Whether the test has bounds and the run names what they are to be proven on."""
+        return self.settings.gpu != "auto" and not self.settings.replay and bool(self._request(item).bounds)
 
     def _settle(self, item: pytest.Item) -> None:
         """Judge the test's bounds; a failed or missing verdict fails the test in its own words."""
@@ -256,7 +260,7 @@ class QwenSession:
     @contextlib.contextmanager
     def running(self, item: pytest.Item) -> Iterator[Llm]:
         """The `llm` fixture: the test's model, leased."""
-        with _as_outcome():
+        with _as_outcome(proving=self._proving(item)):
             run = self._open(item)
         yield _llm(run)
 
@@ -422,15 +426,16 @@ def _without_fixture(request: RunRequest) -> str:
 
 
 @contextlib.contextmanager
-def _as_outcome() -> Iterator[None]:
+def _as_outcome(*, proving: bool = False) -> Iterator[None]:
     """Our errors as pytest outcomes without a traceback: the machine's fault skips, anything else fails.
 
-    An engine that is not installed fails: a run that cannot measure at all must not look green.
+    Two exceptions, because a gate that could not measure must not look green: an engine that is not
+    installed fails, and so does anything that is missing where bounds were to be proven (`proving`).
     """
     try:
         yield
     except QwenError as error:
-        skips = isinstance(error, Unavailable) and not isinstance(error, NotInstalled)
+        skips = isinstance(error, Unavailable) and not isinstance(error, NotInstalled) and not proving
         text = str(error)
         raise (_skipped(text) if skips else pytest.fail.Exception(text, pytrace=False)) from None
 
@@ -459,6 +464,7 @@ def _first_line(report: pytest.TestReport) -> str:
     if report.passed:
         return ""
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    text = text.removeprefix("Skipped: ")
     return text.strip().splitlines()[0] if text.strip() else ""
 
 

@@ -1,7 +1,9 @@
 """One test's work with a model: answers, streams, what settling repeats, verdicts, comparisons, baselines."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from measuring import measurement, observer, windows
@@ -10,6 +12,7 @@ from pytest_qwen.ask import RunRequest
 from pytest_qwen.bounds import BOUND_KINDS, Bound
 from pytest_qwen.engines.base import Request
 from pytest_qwen.errors import EngineFault, Misuse
+from pytest_qwen.evidence import Window
 from pytest_qwen.markers import Workload
 from pytest_qwen.measure import Limits
 from pytest_qwen.outcomes import NoVerdict, Outcome
@@ -233,3 +236,16 @@ def test_only_what_was_not_met_is_in_the_failure() -> None:
     assert "min_mbu" not in soft
     assert "max_tpot" in soft
     assert failure_text(verdicts[:1], no_verdict_fails=True) is None
+
+
+
+def test_decoding_that_measures_the_host_is_named_and_a_busy_card_is_not() -> None:
+    """The card is idle half the time while the engine's thread is saturated: a hint in the measurement."""
+
+    def hints(utilization: float) -> tuple[str, ...]:
+        window = Window(seconds=1.0, engine_cpu_ratio=1.0, gpu_utilization_ratio=utilization)
+        watched = lambda: nullcontext(SimpleNamespace(window=window))  # noqa: E731
+        return make(bound("min_tokens_per_sec", 1.0), watch=watched).measure().hints
+
+    assert any("launch-bound decoding" in hint for hint in hints(0.5))
+    assert not hints(0.98)

@@ -7,7 +7,6 @@ import pytest
 from .conftest import Run, text_of
 
 pytestmark = pytest.mark.slow
-WORKERS = pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +28,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@WORKERS
-def test_unusable_models_each_say_why(
-    run: Run, tiny_model: Path, tmp_path: Path, workers: tuple[str, ...]
-) -> None:
+def test_unusable_models_each_say_why_under_xdist_too(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     corrupt, pickled = tmp_path / "corrupt", tmp_path / "pickled"
     for folder in (corrupt, pickled):
         folder.mkdir()
@@ -56,7 +52,8 @@ def test_unusable_models_each_say_why(
         @model("no/such/folder")
         def test_plain(): pass
         """,
-        *workers,
+        "-n",
+        "2",
         engine="transformers",
     )
     text = text_of(result)
