@@ -143,9 +143,8 @@ def main() -> None:
     rounds = [harness[0] for _, harness in found]
     outside = [whole - within for whole, within in zip(rounds, inside[-len(rounds) :], strict=True)]
     share = median(part / whole for part, whole in zip(outside, rounds, strict=True))
-    print(
-        f"\nOutside the decoder: {median(outside) * 1000:.2f} ms a round of {given.tokens} tokens, {share:.2%}."
-    )
+    milliseconds = median(outside) * 1000
+    print(f"\nOutside the decoder: {milliseconds:.2f} ms a round of {given.tokens} tokens, {share:.2%}.")
     print(f"Ratios are medians over pairs with their 99 % interval. Wanted: at least {LEAST_RATIO}.")
 
 

@@ -149,7 +149,12 @@ class Ledger:
         if any(record.bounds for record in told):
             unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
             yield "qwen: bounds and verdicts", summary(told, width=width, unicode=unicode)
-        remarks = [f"{short_name(r.nodeid)}: {hint}" for r in told for m in r.measurements for hint in m.hints]
+        remarks = [
+            f"{short_name(record.nodeid)}: {hint}"
+            for record in told
+            for measurement in record.measurements
+            for hint in measurement.hints
+        ]
         if remarks:
             yield "qwen: remarks", "\n".join(dict.fromkeys(remarks))
         for one in self._calibrated:

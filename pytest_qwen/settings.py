@@ -169,6 +169,15 @@ def read_settings(config: pytest.Config) -> Settings:
     value = {option.dest: _checked(option, given.get(option.dest, option.default)) for option in OPTIONS}
     if not 0 < value["qwen_alpha"] < 0.5:
         raise _wrong("--qwen-alpha", given["qwen_alpha"], "is not between 0 and 0.5", None)
+    if value["qwen_calibrate"] and value["qwen_replay"]:
+        raise Misuse(
+            explain(
+                "--qwen-calibrate and --qwen-replay exclude each other",
+                asked=f"--qwen-calibrate={given['qwen_calibrate']} --qwen-replay={given['qwen_replay']}",
+                found="a replay loads nothing, and calibrating is loading again and again",
+                next_step="leave one of them out",
+            )
+        )
     root = config.invocation_params.dir
     return Settings(
         gpu=value["qwen_gpu"],

@@ -238,7 +238,6 @@ def test_only_what_was_not_met_is_in_the_failure() -> None:
     assert failure_text(verdicts[:1], no_verdict_fails=True) is None
 
 
-
 def test_decoding_that_measures_the_host_is_named_and_a_busy_card_is_not() -> None:
     """The card is idle half the time while the engine's thread is saturated: a hint in the measurement."""
 
