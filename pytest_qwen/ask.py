@@ -26,9 +26,8 @@ from pytest_qwen.markers import (
     Model,
     Sla,
     Workload,
-    bound_of,
-    parse,
 )
+from pytest_qwen.parsing import bound_of, parse
 
 _Merged = TypeVar("_Merged", Model, Workload)
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 import pytest
-
-from pytest_qwen.bounds import BOUND_KINDS, Bound, fraction_of
-from pytest_qwen.errors import Misuse, closest, explain
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 DTYPES = ("bfloat16", "float16", "float32")
@@ -247,142 +243,6 @@ def help_lines() -> list[str]:
 
 def _summary(kind: type[Marker]) -> str:
     return " ".join((kind.__doc__ or "").split())
-
-
-def parse(mark: pytest.Mark) -> Marker:
-    """The marker's values, checked.
-
-    Raises Misuse for an unknown or missing argument, a wrong type or a value out of range.
-    """
-    kind = MARKERS[mark.name]
-    given = dict(mark.kwargs)
-    if kind.variadic:
-        given[kind.variadic] = tuple(mark.args)
-    else:
-        if len(mark.args) > len(kind.positional):
-            raise _misuse(kind, mark, f"takes at most {len(kind.positional)} positional argument(s)")
-        for name, value in zip(kind.positional, mark.args, strict=False):
-            if name in given:
-                raise _misuse(kind, mark, f"argument {name!r} is given twice")
-            given[name] = value
-    known = {spec.name: spec for spec in fields(kind)}
-    for name in given:
-        if name not in known:
-            raise _unknown_argument(kind, mark, name, known)
-    for name, spec in known.items():
-        if name not in given and spec.default is MISSING:
-            raise _misuse(kind, mark, f"argument {name!r} is missing")
-    checked = {name: _checked(kind, mark, name, known[name].metadata, value) for name, value in given.items()}
-    return kind(**checked)
-
-
-def _written(mark: pytest.Mark) -> str:
-    """The mark as the user wrote it."""
-    parts = [repr(value) for value in mark.args] + [f"{k}={v!r}" for k, v in mark.kwargs.items()]
-    return f"@{mark.name}({', '.join(parts)})"
-
-
-def _misuse(kind: type[Marker], mark: pytest.Mark, problem: str, *, slip: str | None = None) -> Misuse:
-    return Misuse(
-        explain(
-            f"marker {kind.name!r}: {problem}",
-            asked=_written(mark),
-            slip=slip,
-            next_step=f"use it like {kind.example}",
-            choices=[usage(kind)],
-        )
-    )
-
-
-def _unknown_argument(kind: type[Marker], mark: pytest.Mark, name: str, known: Iterable[str]) -> Misuse:
-    meant = closest(name, known)
-    slip = f"did you mean {meant!r}?" if meant else None
-    return _misuse(kind, mark, f"unknown argument {name!r}", slip=slip)
-
-
-def _checked(
-    kind: type[Marker], mark: pytest.Mark, name: str, metadata: Mapping[str, Any], value: Any
-) -> Any:
-    """The value in its canonical type; Misuse when it is not what the argument takes."""
-    wanted, choices = metadata["kind"], metadata["choices"]
-    if value is None and kind.__dataclass_fields__[name].default is None:
-        return None
-    if wanted == "choice":
-        if value in choices:
-            return value
-        meant = difflib.get_close_matches(str(value), choices, n=1)
-        slip = f"did you mean {meant[0]!r}?" if meant else None
-        raise _misuse(kind, mark, f"{name}={value!r} is none of {', '.join(choices)}", slip=slip)
-    problem = _VALUE_PROBLEMS[wanted](value)
-    if problem:
-        raise _misuse(kind, mark, f"{name}={value!r} {problem}", slip=_slip_of(wanted, value))
-    return tuple(value) if wanted == "names" else float(value) if wanted in _REAL else value
-
-
-def _slip_of(wanted: str, value: Any) -> str | None:
-    """The likely slip behind a wrong value."""
-    if isinstance(value, str) and wanted in _REAL | {"positive int", "int"}:
-        return "a number in quotes"
-    if wanted == "share" and isinstance(value, int | float) and 1 < value <= 100:
-        return f"a percentage; write {value / 100:g}"
-    return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN
-
-
-def _stat_problem(value: Any) -> str | None:
-    try:
-        fraction_of(value)
-    except (ValueError, TypeError):
-        return "is not 'median' or a percentile from 'p50' to 'p99.9'"
-    return None
-
-
-_REAL = {"positive", "non-negative", "share"}
-_VALUE_PROBLEMS: dict[str, Any] = {
-    "text": lambda v: None if isinstance(v, str) and v else "is not a non-empty string",
-    "names": lambda v: None if all(isinstance(n, str) for n in v) else "are not all GPU names in quotes",
-    "flag": lambda v: None if isinstance(v, bool) else "is not True or False",
-    "int": lambda v: None if isinstance(v, int) and not isinstance(v, bool) else "is not a whole number",
-    "positive int": lambda v: (
-        None if isinstance(v, int) and not isinstance(v, bool) and v > 0 else "is not a whole number above 0"
-    ),
-    "positive": lambda v: None if _is_number(v) and 0 < v < float("inf") else "is not a number above 0",
-    "non-negative": lambda v: (
-        None if _is_number(v) and 0 <= v < float("inf") else "is not a number from 0 up"
-    ),
-    "share": lambda v: None if _is_number(v) and 0 < v <= 1 else "is not a share above 0 and up to 1",
-    "mapping": lambda v: None if isinstance(v, Mapping) else "is not a mapping of option names to values",
-    "stat": _stat_problem,
-    "versus": lambda v: (
-        None
-        if v == "baseline" or (isinstance(v, Mapping) and v)
-        else "is neither 'baseline' nor a mapping of model arguments such as {'optimize': 'eager'}"
-    ),
-}
-
-
-def bound_of(marker: Limit) -> Bound:
-    """The bound that a parsed bound marker sets."""
-    kind = BOUND_KINDS[marker.name]
-    system = isinstance(marker, MinTokensPerSec) and marker.scope == "system"
-    versus = None
-    if isinstance(marker, MaxSlowdown):
-        versus = (
-            marker.vs if isinstance(marker.vs, str) else ",".join(f"{k}={v}" for k, v in marker.vs.items())
-        )
-    return Bound(
-        marker=marker.name,
-        metric="output_tokens_per_sec" if system else kind.metric,
-        direction=kind.direction,
-        limit=marker.limit,
-        unit=kind.unit,
-        stat=marker.stat if isinstance(marker, Statistical) else "median",
-        judged=kind.judged,
-        vs=versus,
-    )
 
 
 gpu = pytest.mark.gpu

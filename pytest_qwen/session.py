@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_qwen import MARK_NAMES
-from pytest_qwen.errors import Misuse, NotInstalled, QwenError, Unavailable, explain
+from pytest_qwen.errors import Misuse, explain
+from pytest_qwen.items import MEASURING, REQUEST, grouped, may_be_ours, ours, read
 from pytest_qwen.settings import Settings
+from pytest_qwen.showing import as_outcome, first_line, gate_text, skipped
 
 if TYPE_CHECKING:
     from pytest_qwen.ask import RunRequest
@@ -27,13 +28,8 @@ if TYPE_CHECKING:
     from pytest_qwen.verdicts import Verdict
 
 _PLUGIN_NAME = "qwen-session"
-_REQUEST = pytest.StashKey["RunRequest | Misuse"]()
 _RUNS = pytest.StashKey["list[Run]"]()
 _CALIBRATION_ROUNDS = 20
-# Fixtures through which something is measured; `plan` and `gpu` only tell.
-_MEASURING = frozenset({"llm", "load", "compare"})
-_HOME = "pytest_qwen.plugin"
-_FIXTURES = _MEASURING | {"plan", "gpu"}
 
 
 def session_of(config: pytest.Config) -> QwenSession:
@@ -80,31 +76,13 @@ class QwenSession:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Read every test's marks once, and put tests that share a load next to each other."""
         marked: dict[object, bool] = {}
-        asking = [item for item in items if _may_be_ours(item, marked) and self._read(item)]
+        asking = [item for item in items if may_be_ours(item, marked) and read(item)]
         if asking:
-            items[:] = _grouped(items, {item: self._load_key(item) for item in asking})
-
-    def _read(self, item: pytest.Item) -> bool:
-        """Keep the test's request or misuse; False for a test that has nothing to do with us."""
-        from pytest_qwen.ask import read_marks
-
-        uses = _ours(item)
-        try:
-            request = read_marks(item.iter_markers_with_node(), uses_fixtures=bool(uses))
-            if request.bounds and not _MEASURING & uses:
-                raise Misuse(_without_fixture(request))
-            item.stash[_REQUEST] = request
-        except Misuse as misuse:
-            item.stash[_REQUEST] = misuse
-            return True
-        if not uses and request.gpu is None:
-            del item.stash[_REQUEST]
-            return False
-        return True
+            items[:] = grouped(items, {item: self._load_key(item) for item in asking})
 
     def _load_key(self, item: pytest.Item) -> str | None:
-        request = item.stash[_REQUEST]
-        if isinstance(request, Misuse) or "llm" not in _ours(item):
+        request = item.stash[REQUEST]
+        if isinstance(request, Misuse) or "llm" not in ours(item):
             return None
         try:
             return self.bench.spec_for(request).key
@@ -121,7 +99,7 @@ class QwenSession:
             raise session.Interrupted(f"{session.testsfailed} errors during collection")
         from pytest_qwen.plan_run import plan_all
 
-        requests = {item.nodeid: item.stash[_REQUEST] for item in session.items if _REQUEST in item.stash}
+        requests = {item.nodeid: item.stash[REQUEST] for item in session.items if REQUEST in item.stash}
         text, impossible = plan_all(requests, self.bench)
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         reporter.ensure_newline()
@@ -134,7 +112,7 @@ class QwenSession:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Before anything is loaded: misuse fails, another GPU skips, what physics forbids fails."""
-        request = item.stash.get(_REQUEST, None)
+        request = item.stash.get(REQUEST, None)
         if request is None:
             return
         if isinstance(request, Misuse):
@@ -143,11 +121,11 @@ class QwenSession:
             return
         from pytest_qwen.target import mismatch
 
-        with _as_outcome():
+        with as_outcome():
             why = mismatch(request.gpu, self.bench.target)
             if why:
-                raise _skipped(why)
-            if request.bounds and _MEASURING & _ours(item):
+                raise skipped(why)
+            if request.bounds and MEASURING & ours(item):
                 refusal = self.bench.refusal(request)
                 if refusal:
                     pytest.fail(refusal, pytrace=False)
@@ -156,11 +134,11 @@ class QwenSession:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
         """After a body that passed: measure until sure, then judge; our errors show without a traceback."""
-        if item.stash.get(_REQUEST, None) is None:
+        if item.stash.get(REQUEST, None) is None:
             yield
             return
         try:
-            with _as_outcome(proving=self._proving(item)):
+            with as_outcome(proving=self._proving(item)):
                 yield
                 self._settle(item)
         finally:
@@ -188,7 +166,7 @@ class QwenSession:
             pytest.fail(text, pytrace=False)
         unsure = failure_text(verdicts, no_verdict_fails=True)
         if unsure:
-            raise _skipped(unsure)
+            raise skipped(unsure)
 
     def _slowdowns(self, item: pytest.Item, run: Run) -> list[Verdict]:
         """Judge each `max_slowdown` against another configuration, loaded beside the test's own."""
@@ -216,7 +194,7 @@ class QwenSession:
             again.answers, again.baseline = run.answers, run.baseline
             measured.append(again.fixed_rounds(_CALIBRATION_ROUNDS))
         self.ledger.calibrated(item.nodeid, self._request(item).bounds, measured)
-        raise _skipped("calibrated: no verdict, see the table at the end")
+        raise skipped("calibrated: no verdict, see the table at the end")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -225,7 +203,7 @@ class QwenSession:
         """Hang what was measured on the report, as plain data that crosses to an xdist controller."""
         report = yield
         if report.when == "call" or (report.when == "setup" and not report.passed):
-            request = item.stash.get(_REQUEST, None)
+            request = item.stash.get(REQUEST, None)
             if request is not None:
                 self._attach(item, report, request)
         return report
@@ -239,7 +217,7 @@ class QwenSession:
         records = describe(
             nodeid=item.nodeid,
             outcome=report.outcome if report.when == "call" or report.skipped else "error",
-            reason=_first_line(report),
+            reason=first_line(report),
             request=None if isinstance(request, Misuse) else request,
             runs=runs,
             bench=self.bench,
@@ -260,7 +238,7 @@ class QwenSession:
     @contextlib.contextmanager
     def running(self, item: pytest.Item) -> Iterator[Llm]:
         """The `llm` fixture: the test's model, leased."""
-        with _as_outcome(proving=self._proving(item)):
+        with as_outcome(proving=self._proving(item)):
             run = self._open(item)
         yield _llm(run)
 
@@ -294,7 +272,7 @@ class QwenSession:
         """The `plan` fixture."""
         from pytest_qwen.planning import plan_for
 
-        with _as_outcome():
+        with as_outcome():
             return plan_for(self._request(item), self.bench)
 
     def _open(
@@ -313,7 +291,7 @@ class QwenSession:
     def _request(self, item: pytest.Item) -> RunRequest:
         from pytest_qwen.ask import RunRequest
 
-        found = item.stash.get(_REQUEST, None)
+        found = item.stash.get(REQUEST, None)
         return found if isinstance(found, RunRequest) else RunRequest()
 
     # ---- the end
@@ -357,7 +335,7 @@ class QwenSession:
             terminalreporter.section(title)
             terminalreporter.write_line(text)
         if self._gated_nothing():
-            terminalreporter.write_line(_gate_text(self.settings.gpu, self._bounds_to_prove), red=True)
+            terminalreporter.write_line(gate_text(self.settings.gpu, self._bounds_to_prove), red=True)
 
     # ---- talking
 
@@ -376,73 +354,11 @@ class QwenSession:
         return Live(self.config, alpha=self.settings.alpha)
 
 
-def _ours(item: pytest.Item) -> set[str]:
-    """Which of our fixtures the test takes; a fixture or parameter of its own by such a name is not ours."""
-    definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    if not definitions:
-        return set()
-    named = [name for name in _FIXTURES if name in definitions]
-    return {name for name in named if definitions[name][-1].func.__module__ == _HOME}
-
-
-def _may_be_ours(item: pytest.Item, marked: dict[object, bool]) -> bool:
-    """Whether a test has a mark or a fixture of ours; `marked` remembers what was seen of its parents.
-
-    Asked of every test of every session that has this plugin, so it has to be quick.
-    """
-    parent = item.parent
-    if parent not in marked:
-        above = parent.iter_markers() if parent is not None else ()
-        marked[parent] = any(mark.name in MARK_NAMES for mark in above)
-    own = item.own_markers
-    return marked[parent] or (own and any(mark.name in MARK_NAMES for mark in own)) or bool(_ours(item))
-
-
-def _grouped(items: list[pytest.Item], keys: Mapping[pytest.Item, str | None]) -> list[pytest.Item]:
-    """The items in order, but each test that loads moved up behind the first one with an equal load."""
-    groups: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        key = keys.get(item)
-        groups.setdefault(item.nodeid if key is None else f"load {key}", []).append(item)
-    return [item for group in groups.values() for item in group]
-
-
 _COMPARED_TWICE = explain(
     "one test can be compared with one other side",
     asked="compare(...) in a test with max_slowdown(vs='baseline')",
     next_step="make two tests of it",
 )
-
-
-def _without_fixture(request: RunRequest) -> str:
-    """The message of a bound on a test that takes no fixture of ours."""
-    return explain(
-        "a bound was set on a test that measures nothing",
-        asked="; ".join(str(bound) for bound in request.bounds),
-        found="the test function takes none of the measuring fixtures",
-        slip="the argument 'llm' is missing: def test_it(llm): ...",
-        choices=sorted(_MEASURING),
-    )
-
-
-@contextlib.contextmanager
-def _as_outcome(*, proving: bool = False) -> Iterator[None]:
-    """Our errors as pytest outcomes without a traceback: the machine's fault skips, anything else fails.
-
-    Two exceptions, because a gate that could not measure must not look green: an engine that is not
-    installed fails, and so does anything that is missing where bounds were to be proven (`proving`).
-    """
-    try:
-        yield
-    except QwenError as error:
-        skips = isinstance(error, Unavailable) and not isinstance(error, NotInstalled) and not proving
-        text = str(error)
-        raise (_skipped(text) if skips else pytest.fail.Exception(text, pytrace=False)) from None
-
-
-def _skipped(why: str) -> BaseException:
-    """A skip that is reported at the test, not at a line of ours."""
-    return pytest.skip.Exception(why, _use_item_location=True)
 
 
 def _llm(run: Run) -> Llm:
@@ -453,23 +369,7 @@ def _llm(run: Run) -> Llm:
 
 def _checked_model_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Model arguments given by call, checked as the mark's are. Raises Misuse."""
-    from pytest_qwen.markers import parse
+    from pytest_qwen.parsing import parse
 
     parse(pytest.mark.model(**arguments).mark)
     return dict(arguments)
-
-
-def _first_line(report: pytest.TestReport) -> str:
-    """Why a test failed or was skipped, in one line; "" for a pass."""
-    if report.passed:
-        return ""
-    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    text = text.removeprefix("Skipped: ")
-    return text.strip().splitlines()[0] if text.strip() else ""
-
-
-def _gate_text(gpu: str, bounds: int) -> str:
-    return (
-        f"qwen: NOTHING MEASURED: --gpu={gpu} was to be proven and {bounds} bound(s) were asked for, "
-        "but no verdict was reached; this run does not count as passed"
-    )

@@ -17,19 +17,30 @@ LAYERS = {
     "words": "errors outcomes bounds evidence verdicts metrics statistics evalues guards noise "
     "gpus models roofline memory physics",
     "adapt": "engines detect data readers",
-    "ask": "markers ask settings target loading",
+    "ask": "markers parsing ask settings target loading",
     "run": "locks pool sentinel measure",
     "judge": "judge planning calibration published claims claims_arithmetic claims_physics",
     "records": "records",
     "reports": "reports progress",
     "work": "bench run llm replay ledger plan_run",
-    "glue": "plugin session live hookspecs cli testing",
+    "glue": "plugin session items showing live hookspecs cli testing",
 }
 ROW = {module: row for row, modules in enumerate(LAYERS.values()) for module in modules.split()}
 # What is not in the standard library, and who may import it.
 ENGINE_CHILD = {"decode", "fusion", "profiles", "quantize", "sessions", "tokenizing", "transformers_"}
 ALLOWED = {
-    "pytest": {"markers", "ask", "settings", "plugin", "session", "live", "testing"},
+    "pytest": {
+        "markers",
+        "parsing",
+        "ask",
+        "settings",
+        "plugin",
+        "session",
+        "items",
+        "showing",
+        "live",
+        "testing",
+    },
     "torch": {f"engines.{name}" for name in ENGINE_CHILD},
     "transformers": {f"engines.{name}" for name in ENGINE_CHILD},
 }

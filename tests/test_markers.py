@@ -3,12 +3,12 @@
 import pytest
 
 import pytest_qwen
-from pytest_qwen import markers
+from pytest_qwen import markers, parsing
 from pytest_qwen.errors import Misuse
 
 
 def parse(decorator):
-    return markers.parse(decorator.mark)
+    return parsing.parse(decorator.mark)
 
 
 def misuse(decorator) -> str:
@@ -27,12 +27,12 @@ def test_gpu_takes_names_by_position():
 
 
 def test_limits_become_floats_and_bounds():
-    bound = markers.bound_of(parse(pytest_qwen.max_ttft(500, stat="p95")))
+    bound = parsing.bound_of(parse(pytest_qwen.max_ttft(500, stat="p95")))
     assert (bound.metric, bound.limit, bound.stat, bound.direction) == ("ttft_ms", 500.0, "p95", "at most")
 
 
 def test_system_scope_is_judged_on_the_output_rate_of_the_whole_batch():
-    bound = markers.bound_of(parse(pytest_qwen.min_tokens_per_sec(30, scope="system")))
+    bound = parsing.bound_of(parse(pytest_qwen.min_tokens_per_sec(30, scope="system")))
     assert bound.metric == "output_tokens_per_sec"
 
 

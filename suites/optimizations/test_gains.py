@@ -40,7 +40,7 @@ def test_attention(compare, record_property, attention):
 
 
 @gpu("cpu")
-@model("embedded/qwen2-tiny")
+@model("embedded/qwen2-tiny", max_model_len=64)
 @workload(prompt_tokens=16, output_tokens=16)
 def test_embedded_static_cache(compare, record_property):
     """Without a GPU: the same comparison on the embedded model; a static cache must not halve the rate."""

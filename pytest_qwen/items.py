@@ -1,0 +1,82 @@
+"""What a collected test asks of us: its marks read once, its fixtures, its place in the order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_qwen import MARK_NAMES
+from pytest_qwen.errors import Misuse, explain
+
+if TYPE_CHECKING:
+    from pytest_qwen.ask import RunRequest
+
+# What a test asks for, or the misuse that it is failed with; absent on a test that is none of ours.
+REQUEST = pytest.StashKey["RunRequest | Misuse"]()
+# Fixtures through which something is measured; `plan` and `gpu` only tell.
+MEASURING = frozenset({"llm", "load", "compare"})
+_HOME = "pytest_qwen.plugin"
+_FIXTURES = MEASURING | {"plan", "gpu"}
+
+
+def read(item: pytest.Item) -> bool:
+    """Keep the test's request or misuse in its stash; False for a test that has nothing to do with us."""
+    from pytest_qwen.ask import read_marks
+
+    uses = ours(item)
+    try:
+        request = read_marks(item.iter_markers_with_node(), uses_fixtures=bool(uses))
+        if request.bounds and not MEASURING & uses:
+            raise Misuse(_without_fixture(request))
+        item.stash[REQUEST] = request
+    except Misuse as misuse:
+        item.stash[REQUEST] = misuse
+        return True
+    if not uses and request.gpu is None:
+        del item.stash[REQUEST]
+        return False
+    return True
+
+
+def ours(item: pytest.Item) -> set[str]:
+    """Which of our fixtures the test takes; a fixture or parameter of its own by such a name is not ours."""
+    definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    if not definitions:
+        return set()
+    named = [name for name in _FIXTURES if name in definitions]
+    return {name for name in named if definitions[name][-1].func.__module__ == _HOME}
+
+
+def may_be_ours(item: pytest.Item, marked: dict[object, bool]) -> bool:
+    """Whether a test has a mark or a fixture of ours; `marked` remembers what was seen of its parents.
+
+    Asked of every test of every session that has this plugin, so it has to be quick.
+    """
+    parent = item.parent
+    if parent not in marked:
+        above = parent.iter_markers() if parent is not None else ()
+        marked[parent] = any(mark.name in MARK_NAMES for mark in above)
+    own = item.own_markers
+    return marked[parent] or (own and any(mark.name in MARK_NAMES for mark in own)) or bool(ours(item))
+
+
+def grouped(items: list[pytest.Item], keys: Mapping[pytest.Item, str | None]) -> list[pytest.Item]:
+    """The items in order, but each test that loads moved up behind the first one with an equal load."""
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        key = keys.get(item)
+        groups.setdefault(item.nodeid if key is None else f"load {key}", []).append(item)
+    return [item for group in groups.values() for item in group]
+
+
+def _without_fixture(request: RunRequest) -> str:
+    """The message of a bound on a test that takes no fixture of ours."""
+    return explain(
+        "a bound was set on a test that measures nothing",
+        asked="; ".join(str(bound) for bound in request.bounds),
+        found="the test function takes none of the measuring fixtures",
+        slip="the argument 'llm' is missing: def test_it(llm): ...",
+        choices=sorted(MEASURING),
+    )
