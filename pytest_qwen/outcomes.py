@@ -23,6 +23,7 @@ class NoVerdict(StrEnum):
     HOST_OVERLOADED = "the host's CPUs were contended"
     UNSTABLE = "the rate drifted during the session"
     SHORT_OUTPUT = "fewer tokens came out than were asked for"
+    BEYOND_PHYSICS = "measured beyond what physics allows"
     NOT_MEASURABLE = "this machine cannot measure it"
     ERRORS = "the engine failed before the evidence was sure"
 

@@ -178,3 +178,17 @@ def test_an_itl_percentile_is_taken_within_the_round_and_judged_as_a_median_of_r
 def test_an_itl_percentile_of_too_few_gaps_says_nothing() -> None:
     rounds = rounds_of(fake_run(), 12, request=Request(prompt_tokens=4, output_tokens=11, ignore_eos=True))
     assert values_for(bound("max_itl", 100, stat="p99"), rounds) == ()
+
+
+@pytest.mark.parametrize(("ceiling", "outcome"), [(45.0, Outcome.NO_VERDICT), (49.0, Outcome.PASS)])
+def test_a_figure_beyond_physics_is_no_verdict_however_good(ceiling: float, outcome: Outcome) -> None:
+    """50 tok/s where 45 are possible: something else was timed than is believed. 2 % above is a rounded peak."""
+    ceilings = {"decode_tokens_per_sec": ceiling}
+    ruled = judge(bound("min_tokens_per_sec", 30), measurement(), alpha=ALPHA, ceilings=ceilings)
+    assert ruled.outcome is outcome
+    assert (ruled.reason == NoVerdict.BEYOND_PHYSICS) == (outcome is Outcome.NO_VERDICT)
+
+
+def test_a_latency_beyond_physics_is_no_verdict() -> None:
+    ruled = judge(bound("max_ttft", 500), measurement(), alpha=ALPHA, ceilings={"ttft_ms": 120.0})
+    assert ruled.reason == NoVerdict.BEYOND_PHYSICS

@@ -28,7 +28,7 @@ def case(name: str):
 
 @pytest.mark.parametrize("weights_gb", [case(name) for name in MODELS])
 @gpu
-@model(optimize="eager", dtype="bfloat16", max_model_len=256)
+@model(optimize="eager", max_model_len=256)
 @workload(prompt_tokens=64, output_tokens=32)
 @max_load_time(600)
 def test_peak_is_the_weights_and_little_more(llm, weights_gb):
