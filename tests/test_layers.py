@@ -27,7 +27,16 @@ LAYERS = {
 }
 ROW = {module: row for row, modules in enumerate(LAYERS.values()) for module in modules.split()}
 # What is not in the standard library, and who may import it.
-ENGINE_CHILD = {"decode", "fusion", "profiles", "quantize", "sessions", "tokenizing", "transformers_"}
+ENGINE_CHILD = {
+    "decode",
+    "fusion",
+    "profiles",
+    "quantize",
+    "sessions",
+    "sources",
+    "tokenizing",
+    "transformers_",
+}
 ALLOWED = {
     "pytest": {
         "markers",

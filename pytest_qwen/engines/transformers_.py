@@ -7,22 +7,20 @@ import hashlib
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from pytest_qwen import data
 from pytest_qwen.engines import decode
 from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.quantize import quantize
-from pytest_qwen.engines.tokenizing import ByteTokenizer, HubTokenizer, Tokenizing, prompt_ids
-from pytest_qwen.errors import EngineFault, ModelUnusable, Unavailable, closest, explain
+from pytest_qwen.engines.sources import config_of, loading, source_of, tokenizer_of
+from pytest_qwen.engines.tokenizing import ByteTokenizer, Tokenizing, prompt_ids
+from pytest_qwen.errors import EngineFault, Unavailable, explain
 
 _PROBE_BYTES = {"cuda": 2 << 30, "cpu": 256 << 20}
 
@@ -49,11 +47,30 @@ class TransformersEngine:
             torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
         copy, read = _bandwidths(self._device)
         started = time.perf_counter()
+        model, applied = self._made(spec)
+        load_s = time.perf_counter() - started
+        first_call_s = self._decoder.prepare() if self._decoder else None
+        return Loaded(
+            load_s=load_s,
+            first_call_s=first_call_s,
+            weights_bytes=_bytes_of(model),
+            device_memory_bytes=self._peak_memory(),
+            device_name=_device_name(self._device),
+            applied=(*(self._decoder.applied if self._decoder else ()), *applied),
+            versions=_versions(),
+            config=model.config.to_dict(),
+            tokenizer=self._tokenizer.name,
+            copy_bytes_per_sec=copy,
+            read_bytes_per_sec=read,
+        )
+
+    def _made(self, spec: LoadSpec) -> tuple[Any, list[str]]:
+        """Make model, tokenizer and decoder; returns the model, and what quantisation did to it."""
         profile = decode.PROFILES[spec.optimize]
         decode.apply_flags(profile)
-        source = _source_of(spec)
-        config = _config_of(spec, source)
-        with _loading(spec, source):
+        source = source_of(spec)
+        config = config_of(spec, source)
+        with loading(spec, source):
             model = decode.build_model(
                 config,
                 dtype=getattr(torch, spec.dtype),
@@ -65,7 +82,7 @@ class TransformersEngine:
                 revision=spec.revision,
                 trust_remote_code=spec.trust_remote_code,
             )
-            self._tokenizer = _tokenizer_of(spec, source)
+            self._tokenizer = tokenizer_of(spec, source)
         applied = quantize(model, spec.quantization) if spec.quantization else []
         self._vocab = config.get_text_config().vocab_size
         self._decoder = decode.Decoder(
@@ -76,21 +93,7 @@ class TransformersEngine:
             experts=spec.experts,
         )
         self._synchronize()
-        load_s = time.perf_counter() - started
-        first_call_s = self._decoder.prepare()
-        return Loaded(
-            load_s=load_s,
-            first_call_s=first_call_s,
-            weights_bytes=_bytes_of(model),
-            device_memory_bytes=self._peak_memory(),
-            device_name=_device_name(self._device),
-            applied=(*self._decoder.applied, *applied),
-            versions=_versions(),
-            config=config.to_dict(),
-            tokenizer=self._tokenizer.name,
-            copy_bytes_per_sec=copy,
-            read_bytes_per_sec=read,
-        )
+        return model, applied
 
     def run(self, request: Request, on_token: Callable[[str], None] | None = None) -> Trace:
         """Prefill and decode one batch."""
@@ -217,91 +220,6 @@ def _no_attention(attention: str, package: str) -> Unavailable:
             found=f"no usable package {package!r}, or a GPU that it does not support",
             next_step="pip install 'pytest-qwen[flash-attn]', or use attention='sdpa'",
             choices=("eager", "sdpa", "flash_attention_2", "flash_attention_3"),
-        )
-    )
-
-
-def _source_of(spec: LoadSpec) -> Path | str:
-    """Where config and weights come from: a local folder, a shipped shape (dummy weights), or the hub."""
-    local = Path(spec.model).expanduser()
-    if local.is_dir():
-        return local
-    shipped = data.config_dir(spec.model)
-    if spec.weights == "dummy" and shipped is not None:
-        return shipped
-    if spec.model.startswith(("/", "./", "../", "~")):
-        raise ModelUnusable(
-            explain(
-                f"model {spec.model!r} cannot be found",
-                asked=f"the folder {local}",
-                found="no such folder",
-                slip="a path relative to another working directory",
-            )
-        )
-    return spec.model
-
-
-def _config_of(spec: LoadSpec, source: Path | str) -> Any:
-    with _loading(spec, source):
-        return AutoConfig.from_pretrained(
-            source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-        )
-
-
-def _tokenizer_of(spec: LoadSpec, source: Path | str) -> Tokenizing:
-    """The model's tokenizer; bytes for dummy weights of a shape that ships without one."""
-    if isinstance(source, Path) and not any(source.glob("*token*")) and spec.weights == "dummy":
-        return ByteTokenizer()
-    tokenizer = AutoTokenizer.from_pretrained(
-        source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-    )
-    try:
-        eos = GenerationConfig.from_pretrained(source, revision=spec.revision).eos_token_id
-    except OSError:
-        eos = None
-    ids = eos if isinstance(eos, list) else [eos] if eos is not None else []
-    if not ids and tokenizer.eos_token_id is not None:
-        ids = [tokenizer.eos_token_id]
-    return HubTokenizer(tokenizer, ids)
-
-
-@contextlib.contextmanager
-def _loading(spec: LoadSpec, source: Path | str) -> Iterator[None]:
-    """Turn the libraries' many load errors into one that says what to do."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        name, text = type(error).__name__, " ".join(str(error).split())[:300]
-        if name == "SafetensorError":
-            raise ModelUnusable(
-                explain(
-                    f"the weights of {spec.model!r} are corrupt",
-                    asked=f"safetensors files of {source}",
-                    found=f"{name}: {text}",
-                    slip="an interrupted download, or a pointer file of a large-file store",
-                    next_step="fetch the files again",
-                )
-            ) from error
-        if isinstance(error, OSError | ValueError | KeyError | RuntimeError | ImportError):
-            raise _not_loadable(spec, source, name, text) from error
-        raise
-
-
-def _not_loadable(spec: LoadSpec, source: Path | str, name: str, text: str) -> ModelUnusable:
-    meant = closest(spec.model, data.known_models())
-    slip = f"did you mean {meant!r}?" if meant and meant != spec.model else None
-    if slip is None and isinstance(source, Path) and not any(source.glob("*.safetensors")):
-        slip = "the folder has no *.safetensors file; other weight formats are refused"
-    return ModelUnusable(
-        explain(
-            f"model {spec.model!r} cannot be loaded",
-            asked=f"{spec.weights} weights from {source}, revision {spec.revision or 'default'}",
-            found=f"{name}: {text}",
-            slip=slip,
-            next_step="--qwen-weights=dummy needs no download for the shapes listed below",
-            choices=data.known_models(),
         )
     )
 
