@@ -26,9 +26,13 @@ class Live:
         self._test = ""
         self._bounds: tuple[Bound, ...] = ()
         self._started = False
+        self._line: LiveLine | None = None
         stream = sys.__stdout__
-        watched = self._reporter is not None and config.get_verbosity() >= 0 and stream and stream.isatty()
-        self._line = LiveLine(stream, clock=time.monotonic) if watched and stream else None
+        if self._reporter is None or config.get_verbosity() < 0 or stream is None:
+            return
+        with self._uncaptured():  # while pytest captures, the stream's descriptor is a file
+            if stream.isatty():
+                self._line = LiveLine(stream, clock=time.monotonic)
 
     def begin(self, test: str, bounds: tuple[Bound, ...]) -> None:
         """The test that the next lines are about."""
