@@ -13,6 +13,7 @@ from pytest_qwen.ask import RunRequest
 from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.child import ChildEngine
 from pytest_qwen.errors import DoesNotFit, QwenError, Unavailable
+from pytest_qwen.evidence import Round
 from pytest_qwen.gpus import Device
 from pytest_qwen.loading import load_spec, workload_request
 from pytest_qwen.locks import DeviceLock
@@ -20,6 +21,7 @@ from pytest_qwen.measure import Limits, Observer, Progress
 from pytest_qwen.memory import Fit, fit
 from pytest_qwen.metrics import RoundContext
 from pytest_qwen.models import ModelShape, shape_from_config
+from pytest_qwen.planning import promised
 from pytest_qwen.pool import Lease, LoadRecord, Pool
 from pytest_qwen.readers import GpuReader, NvmlReader, ProcReader
 from pytest_qwen.roofline import Setup
@@ -100,7 +102,8 @@ class Bench:
         if setup is None:
             return None
         price = request.price_per_hour_usd
-        found = (physics.refusal(bound, setup, price_per_hour_usd=price) for bound in request.bounds)
+        certain = promised(setup, request.workload)
+        found = (physics.refusal(bound, certain, price_per_hour_usd=price) for bound in request.bounds)
         return next((text for text in found if text), None)
 
     def fit_of(self, request: RunRequest, spec: LoadSpec) -> Fit | None:
@@ -147,7 +150,11 @@ class Bench:
             engine=lease.engine,
             loaded=lease.loaded,
             observer=self._observer(index, lease, request),
-            conditions=self._conditions(request, spec, lease.loaded),
+            conditions=Conditions(
+                alpha=self.settings.alpha,
+                limits=Limits(budget_s=self.settings.budget_s),
+                ceilings_of=partial(self._ceilings, request, spec, _shape_of(spec, lease.loaded)),
+            ),
             observed=_facts(lease),
         )
 
@@ -206,22 +213,22 @@ class Bench:
             price_per_hour_usd=price,
         )
 
-    def _conditions(self, request: RunRequest, spec: LoadSpec, loaded: Loaded) -> Conditions:
-        limits = Limits(budget_s=self.settings.budget_s)
-        shape = _shape_of(spec, loaded)
-        asked = workload_request(request.workload)
-        simulated = spec.engine == "fake"  # its times obey a programme, not physics
-        setup = None if shape is None or simulated else self.setup_of(shape, spec, asked)
-        ceilings: dict[str, float] = {}
+    def _ceilings(
+        self, request: RunRequest, spec: LoadSpec, shape: ModelShape | None, seen: Round
+    ) -> dict[str, float]:
+        """What physics allows the bounded metrics, and decoding, for the work that a round really did."""
+        if shape is None or spec.engine == "fake":  # a fake engine's times obey a programme, not physics
+            return {}
+        asked = Request(
+            prompt_tokens=seen.prompt_tokens, output_tokens=seen.output_tokens, batch_size=seen.batch_size
+        )
+        setup = self.setup_of(shape, spec, asked)
         top = None if setup is None else physics.ceiling(setup)
-        if top is not None:
-            ceilings["decode_tokens_per_sec"] = top.tokens_per_sec
-        if setup is not None and setup.sizes_known:
-            for bound in request.bounds:
-                best = physics.best_possible(bound, setup, request.price_per_hour_usd)
-                if best is not None:
-                    ceilings[bound.metric] = best
-        return Conditions(alpha=self.settings.alpha, limits=limits, ceilings=ceilings)
+        if setup is None or top is None:
+            return {}
+        best = {b.metric: physics.best_possible(b, setup, request.price_per_hour_usd) for b in request.bounds}
+        known = {metric: value for metric, value in best.items() if value is not None}
+        return {"decode_tokens_per_sec": top.tokens_per_sec, **known}
 
 
 def _engine(settings: Settings, visible: str | None, spec: LoadSpec) -> Engine:

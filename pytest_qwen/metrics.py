@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from pytest_qwen.bounds import Bound
 from pytest_qwen.evidence import Round
+from pytest_qwen.physics import mbu, mfu, usd_per_mtok
 from pytest_qwen.statistics import percentile
 
 # Percentiles of the gaps within one round need enough gaps to mean anything: at least one gap beyond it.
@@ -63,11 +64,11 @@ def of_round(
     if e2e > 0:
         rate = found["output_tokens_per_sec"] = 1000 * tokens / e2e
         if context.price_per_hour_usd is not None:
-            found["usd_per_mtok"] = context.price_per_hour_usd / (rate * 3600) * 1e6
+            found["usd_per_mtok"] = usd_per_mtok(context.price_per_hour_usd, rate)
     if ttft > 0:
         found["prefill_tokens_per_sec"] = 1000 * prompt_tokens * batch_size / ttft
         if context.prefill_flops is not None and context.peak_flops_per_sec:
-            found["mfu_ratio"] = context.prefill_flops / (ttft / 1000) / context.peak_flops_per_sec
+            found["mfu_ratio"] = mfu(context.prefill_flops, ttft / 1000, context.peak_flops_per_sec)
     if steps > 1:
         found |= _of_decode(token_ms, context)
     if energy_j is not None:
@@ -85,7 +86,7 @@ def _of_decode(token_ms: Sequence[float], context: RoundContext) -> dict[str, fl
     if tpot > 0:
         found["decode_tokens_per_sec"] = 1000 / tpot
         if context.bytes_per_step is not None and context.peak_bytes_per_sec:
-            found["mbu_ratio"] = context.bytes_per_step / (tpot / 1000) / context.peak_bytes_per_sec
+            found["mbu_ratio"] = mbu(context.bytes_per_step, tpot, context.peak_bytes_per_sec)
     return found
 
 

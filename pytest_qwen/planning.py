@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from pytest_qwen.bounds import Bound
+from pytest_qwen.markers import Workload
 from pytest_qwen.physics import (
     Ceiling,
     Fit,
@@ -87,8 +88,11 @@ def plan(
     *,
     test: str = "",
     price_per_hour_usd: float | None = None,
+    certain: Setup | None = None,
 ) -> Plan:
     """The plan of one test. `price_per_hour_usd` is for all cards; the catalogue's price when None.
+
+    `certain` is the set-up that bounds are refused on (see `promised`); `setup` itself when None.
 
     impossible: the weights exceed the card's memory, or physics forbids a bound. tight: the estimate needs
     more than 90 % of the memory, or a bound is beyond 80 % of the best possible value. unknown: the card, the
@@ -98,7 +102,7 @@ def plan(
         return Plan(test=test, subject="model or card unknown", outlook="unknown")
     memory, top = fit(setup), ceiling(setup)
     price = price_of(setup, price_per_hour_usd)
-    outlook, reasons = _outlook(setup, memory, bounds, price)
+    outlook, reasons = _outlook(certain or setup, memory, bounds, price)
     return Plan(
         test=test,
         subject=setup.label,
@@ -136,13 +140,26 @@ def _hard(bound: Bound, setup: Setup, price: float | None) -> bool:
     return not bound.met_by(best * REACHED if bound.direction == "at least" else best / REACHED)
 
 
+def promised(setup: Setup, workload: Workload) -> Setup:
+    """The set-up with no more work than the marks promise, for refusals.
+
+    A body may ask for a shorter prompt or answer than the default workload: where the mark leaves a length
+    open, one token is all that is certain.
+    """
+    return replace(
+        setup, prompt_tokens=workload.prompt_tokens or 1, output_tokens=workload.output_tokens or 1
+    )
+
+
 def plan_for(request: RunRequest, planner: Planner, *, test: str = "") -> Plan:
     """The plan of a test's marks on the card that this run is for."""
+    setup = planner.setup_for(request)
     return plan(
-        planner.setup_for(request),
+        setup,
         request.bounds,
         test=test,
         price_per_hour_usd=request.price_per_hour_usd,
+        certain=None if setup is None else promised(setup, request.workload),
     )
 
 

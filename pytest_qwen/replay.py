@@ -30,7 +30,7 @@ class ReplayRun(Run):
             engine=cast(Engine, None),  # every method that would use it is replaced below
             loaded=record.load_result(),
             observer=_NOBODY,
-            conditions=Conditions(alpha=alpha, limits=Limits(), ceilings=record.ceilings),
+            conditions=Conditions(alpha=alpha, limits=Limits(), ceilings_of=lambda _seen: record.ceilings),
             observed={},
         )
         self.record = record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -90,11 +90,14 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What holds for a whole run: error rate, limits of measuring, what physics allows each metric."""
+    """What holds for a whole run: error rate, limits of measuring, what physics allows each metric.
+
+    `ceilings_of` gives the physical limit of each bounded metric, where it is known, for the work of a round.
+    """
 
     alpha: float
     limits: Limits
-    ceilings: Mapping[str, float] = field(default_factory=dict)
+    ceilings_of: Callable[[Round], Mapping[str, float]] = lambda _seen: {}
 
 
 class Run:
@@ -130,8 +133,11 @@ class Run:
 
     @property
     def ceilings(self) -> Mapping[str, float]:
-        """The physical limit of each bounded metric, where it is known."""
-        return self._conditions.ceilings
+        """The physical limit of each bounded metric, where it is known, for what was measured last."""
+        return self._ceilings_of(self.measurements[-1].rounds) if self.measurements else {}
+
+    def _ceilings_of(self, rounds: Sequence[Round]) -> Mapping[str, float]:
+        return self._conditions.ceilings_of(rounds[-1]) if rounds else {}
 
     @property
     def own_bounds(self) -> tuple[Bound, ...]:
@@ -279,13 +285,17 @@ class Run:
         if not watched:
             return ()
         middle = sorted(watched, key=lambda r: r.metrics["decode_tokens_per_sec"])[len(watched) // 2]
-        rate, ceiling = middle.metrics["decode_tokens_per_sec"], self.ceilings.get("decode_tokens_per_sec")
+        rate = middle.metrics["decode_tokens_per_sec"]
+        ceiling = self._ceilings_of(rounds).get("decode_tokens_per_sec")
         hint = launch_bound(middle.window, rate, ceiling) if middle.window else None
         return (hint,) if hint else ()
 
     def _judge(self, bound: Bound, measurement: Measurement) -> Verdict:
         return judging.judge(
-            bound, measurement, alpha=self._conditions.alpha, ceilings=self._conditions.ceilings
+            bound,
+            measurement,
+            alpha=self._conditions.alpha,
+            ceilings=self._ceilings_of(measurement.rounds),
         )
 
 

@@ -1,9 +1,8 @@
 """The plan of a test: outlook, line, and the reasons that a reader can act on."""
 
-from types import SimpleNamespace
-
 import pytest
 
+from pytest_qwen.ask import RunRequest
 from pytest_qwen.bounds import BOUND_KINDS, Bound
 from pytest_qwen.data import find_shape
 from pytest_qwen.gpus import CPU, lookup
@@ -89,7 +88,7 @@ def test_a_request_is_planned_on_the_card_of_the_run():
         def setup_for(self, request):
             return setup()
 
-    asked = SimpleNamespace(bounds=(at_least(30),), price_per_hour_usd=None)
+    asked = RunRequest(bounds=(at_least(30),))
     found = plan_for(asked, OnL4(), test="test_b")
     assert (found.test, found.outlook) == ("test_b", "impossible")
 

@@ -20,7 +20,7 @@ from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.quantize import quantize
 from pytest_qwen.engines.sources import config_of, loading, source_of, tokenizer_of
 from pytest_qwen.engines.tokenizing import ByteTokenizer, Tokenizing, prompt_ids
-from pytest_qwen.errors import EngineFault, Unavailable, explain
+from pytest_qwen.errors import EngineFault, Misuse, Unavailable, explain
 
 _PROBE_BYTES = {"cuda": 2 << 30, "cpu": 256 << 20}
 
@@ -33,6 +33,7 @@ class TransformersEngine:
         self._tokenizer: Tokenizing = ByteTokenizer()
         self._device = torch.device("cpu")
         self._vocab = 0
+        self._max_len = 2048
 
     def load(self, spec: LoadSpec) -> Loaded:
         """Load, compile where the profile says so, and answer once.
@@ -85,11 +86,12 @@ class TransformersEngine:
             self._tokenizer = tokenizer_of(spec, source)
         applied = quantize(model, spec.quantization) if spec.quantization else []
         self._vocab = config.get_text_config().vocab_size
+        self._max_len = spec.max_model_len or self._max_len
         self._decoder = decode.Decoder(
             model,
             profile,
             max_batch=spec.max_batch,
-            max_len=spec.max_model_len or 2048,
+            max_len=self._max_len,
             experts=spec.experts,
         )
         self._synchronize()
@@ -100,6 +102,7 @@ class TransformersEngine:
         if self._decoder is None:
             raise EngineFault("run() before load(): nothing is loaded")
         prompts = prompt_ids(request, self._tokenizer, self._vocab)
+        _check_length(len(prompts[0]), request.output_tokens, self._max_len)
         ids = torch.tensor(prompts, dtype=torch.long)
         streamed = _Streamer(self._tokenizer, on_token) if on_token else None
         result = self._decoder.run(
@@ -161,6 +164,19 @@ class _Streamer:
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character cut in two waits for its rest
             self._on_token(text[self._sent :])
             self._sent = len(text)
+
+
+def _check_length(prompt_tokens: int, output_tokens: int, max_len: int) -> None:
+    """Raises Misuse for a request that has no room; the engine stays usable."""
+    if prompt_tokens + output_tokens > max_len:
+        raise Misuse(
+            explain(
+                "the request is longer than the room that the model was loaded with",
+                asked=f"{prompt_tokens} prompt tokens and {output_tokens} output tokens",
+                found=f"room for {max_len} tokens",
+                next_step="a larger model(..., max_model_len=N), or fewer output_tokens",
+            )
+        )
 
 
 def _check_possible(spec: LoadSpec, device: torch.device) -> None:

@@ -229,3 +229,23 @@ def test_weights_from_a_folder_decode_as_the_model_that_was_saved(tmp_path):
 def test_profiles_are_values():
     with pytest.raises(dataclasses.FrozenInstanceError):
         decode.PROFILES["max"].cache = "dynamic"  # type: ignore[misc]
+
+
+def test_a_request_without_room_is_misuse_and_leaves_the_engine_usable() -> None:
+    from pytest_qwen.engines.base import LoadSpec, Request
+    from pytest_qwen.engines.transformers_ import TransformersEngine
+    from pytest_qwen.errors import Misuse
+
+    engine = TransformersEngine()
+    engine.load(
+        LoadSpec(
+            engine="transformers",
+            model="embedded/qwen2-tiny",
+            weights="dummy",
+            dtype="float32",
+            max_model_len=32,
+        )
+    )
+    with pytest.raises(Misuse, match="room for 32 tokens"):
+        engine.run(Request(prompt_tokens=30, output_tokens=8, ignore_eos=True))
+    assert engine.run(Request(prompt_tokens=20, output_tokens=8, ignore_eos=True)).output_tokens == 8
