@@ -9,7 +9,7 @@ import pytest
 
 import pytest_qwen
 from pytest_qwen import llm, markers, plugin, settings
-from pytest_qwen.ask import PRESETS, read_marks
+from pytest_qwen.ask import PRESETS, RunRequest, read_marks
 from pytest_qwen.engines.fake import Programme
 from pytest_qwen.outcomes import NoVerdict
 
@@ -50,7 +50,8 @@ def marks_of(block: str) -> list[list[pytest.Mark]]:
 )
 def test_every_example_is_python_and_its_marks_are_accepted(page, block):
     for marks in marks_of(block):
-        read_marks([(object(), mark) for mark in marks], uses_fixtures=True)
+        request = read_marks([(object(), mark) for mark in marks], uses_fixtures=True)
+        assert isinstance(request, RunRequest)
 
 
 def test_every_marker_has_its_signature_and_an_example_on_a_page():
