@@ -4,13 +4,16 @@ BIN := $(VENV)/bin
 GPU ?= auto
 ARGS ?=
 
+# a container engine for what runs generated programs: the one that is there, else a private one for the run
+ENGINE := PYTHON=$(BIN)/python .ci/engine
+
 .PHONY: suites test lint types wheel clean
 
 suites: $(VENV)/.ready
-	$(BIN)/python -m pytest suites/ --gpu=$(GPU) $(ARGS)
+	$(ENGINE) run $(BIN)/python -m pytest suites/ --gpu=$(GPU) $(ARGS)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(ENGINE) run $(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -28,4 +31,5 @@ $(VENV)/.ready: pyproject.toml constraints-dev.txt .ci/setup
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	$(ENGINE) stop
+	rm -rf .engine $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
