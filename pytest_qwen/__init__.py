@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_qwen.markers import (
+        answer,
         gpu,
         max_e2e_latency,
         max_itl,
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
         max_vram,
         min_mbu,
         min_mfu,
+        min_pass_at_k,
         min_prefill_tokens_per_sec,
+        min_stars,
         min_tokens_per_sec,
         model,
         sla,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "answer",
     "gpu",
     "max_e2e_latency",
     "max_itl",
@@ -42,7 +46,9 @@ __all__ = [
     "max_vram",
     "min_mbu",
     "min_mfu",
+    "min_pass_at_k",
     "min_prefill_tokens_per_sec",
+    "min_stars",
     "min_tokens_per_sec",
     "model",
     "sla",

@@ -22,14 +22,18 @@ from pytest_qwen.markers import (
     MaxTpot,
     MaxTtft,
     MaxUsdPerMtok,
+    MinPassAtK,
+    MinStars,
     MinTokensPerSec,
     Model,
+    RecordedAnswer,
     Sla,
     Workload,
 )
-from pytest_qwen.parsing import bound_of, parse
+from pytest_qwen.parsing import bound_of, parse, rated_bounds
 
-_Merged = TypeVar("_Merged", Model, Workload)
+_GOOD_STARS = 4  # from which a sample counts as good, where `min_pass_at_k` does not say
+_Merged = TypeVar("_Merged", Model, Workload, RecordedAnswer)
 
 # Each preset with its source.
 PRESETS: dict[str, tuple[Limit, ...]] = {
@@ -47,7 +51,9 @@ class RunRequest:
     """What one test asks for. `asked` is False when no mark of ours is on it.
 
     `versus` maps a slowdown bound's `vs` to the model arguments of its other side.
-    `price_per_hour_usd` is the price that a `max_usd_per_mtok` brought along.
+    `price_per_hour_usd` is the price that a `max_usd_per_mtok` brought along. `rated` are the bounds
+    on stars, `sample_stars` those from which a sample counts as good for pass@k. `answer` is the
+    recorded answer.
     """
 
     gpu: Gpu | None = None
@@ -56,7 +62,15 @@ class RunRequest:
     bounds: tuple[Bound, ...] = ()
     versus: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     price_per_hour_usd: float | None = None
+    rated: tuple[Bound, ...] = ()
+    sample_stars: int = _GOOD_STARS
+    answer: RecordedAnswer = field(default_factory=RecordedAnswer)
     asked: bool = False
+
+    @property
+    def all_bounds(self) -> tuple[Bound, ...]:
+        """Every bound that the test sets."""
+        return (*self.bounds, *self.rated)
 
 
 def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bool) -> RunRequest:
@@ -80,6 +94,7 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
     if gpu is not None:
         _check_gpu(gpu)
     limits = _limits(parsed)
+    samples = next((m for _, m in parsed if isinstance(m, MinPassAtK)), None)
     return RunRequest(
         gpu=gpu,
         model=_merged(Model, [m for _, m in parsed if isinstance(m, Model)]),
@@ -93,6 +108,9 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
         price_per_hour_usd=next(
             (m.price_per_hour for m in limits if isinstance(m, MaxUsdPerMtok) and m.price_per_hour), None
         ),
+        rated=_rated([m for _, m in parsed if isinstance(m, MinStars)], samples),
+        sample_stars=samples.stars if samples else _GOOD_STARS,
+        answer=_merged(RecordedAnswer, [m for _, m in parsed if isinstance(m, RecordedAnswer)]),
         asked=bool(parsed) and (bare_gpu or any(m != Gpu() for _, m in parsed)),
     )
 
@@ -104,6 +122,14 @@ def _merged(kind: type[_Merged], marks: list[_Merged]) -> _Merged:
         given = {f.name: getattr(mark, f.name) for f in fields(mark) if getattr(mark, f.name) is not None}
         result = replace(result, **given)
     return result
+
+
+def _rated(marks: list[MinStars], samples: MinPassAtK | None) -> tuple[Bound, ...]:
+    """The bounds on stars: the closest mark's for each profile and dimension."""
+    chosen: dict[str, Bound] = {}
+    for bound in (bound for mark in marks for bound in rated_bounds(mark)):
+        chosen.setdefault(bound.metric, bound)
+    return (*chosen.values(), *(rated_bounds(samples) if samples else ()))
 
 
 def _check_gpu(gpu: Gpu) -> None:

@@ -76,7 +76,8 @@ class Bound:
     """One bound of one test: the limit in the kind's unit, and the statistic that must meet it.
 
     `metric` names what is compared (it differs from the kind's own metric for `scope="system"`).
-    `vs` names the other side of a `max_slowdown`, None for every other bound.
+    `vs` names the other side of a `max_slowdown`, None for every other bound. `judged` is the kind's, and
+    "rated" for a bound on the stars of answers, whose metric is a profile and a dimension ("run overall").
     """
 
     marker: str
@@ -85,7 +86,7 @@ class Bound:
     limit: float
     unit: str
     stat: str = "median"
-    judged: Literal["sequential", "observed"] = "sequential"
+    judged: Literal["sequential", "observed", "rated"] = "sequential"
     vs: str | None = None
 
     @property
@@ -99,5 +100,5 @@ class Bound:
 
     def __str__(self) -> str:
         sign = "≥" if self.direction == "at least" else "≤"
-        stat = "" if self.judged == "observed" else f"{self.stat} "
+        stat = {"observed": "", "rated": f"{self.metric} "}.get(self.judged, f"{self.stat} ")
         return f"{self.marker}: {stat}{sign} {self.limit:g} {self.unit}"

@@ -1,4 +1,4 @@
-"""The command `pytest-qwen`: where the shipped files are, a copy of the suites, the catalogue, the shapes."""
+"""The command `pytest-qwen`: shipped files, a copy of the suites, the catalogue, the shapes, the sandbox."""
 
 from __future__ import annotations
 
@@ -46,7 +46,59 @@ def _parser() -> argparse.ArgumentParser:
     copy.set_defaults(command=_copy)
     commands.add_parser("gpus", help="print the GPU catalogue").set_defaults(command=_gpus)
     commands.add_parser("models", help="print the shipped model shapes").set_defaults(command=_models)
+    _add_sandbox(commands.add_parser("sandbox", help="make and check the sandbox for generated programs"))
     return parser
+
+
+def _add_sandbox(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    build = actions.add_parser("build", help="make the guest images from the published recipe")
+    build.add_argument(
+        "--offline",
+        action="store_true",
+        help="from this Python and its packages, without a base image from a registry",
+    )
+    build.add_argument("--rebuild", action="store_true", help="also where the images are there")
+    build.set_defaults(command=_sandbox_build)
+    check = actions.add_parser("check", help="run conformance and attack suites; say what holds here")
+    check.set_defaults(command=_sandbox_check)
+    sweep = actions.add_parser("sweep", help="remove what killed sessions left behind")
+    sweep.set_defaults(command=_sandbox_sweep)
+    for action in (build, check, sweep):
+        action.add_argument("--engine", default="auto", help="auto, docker, podman or a socket's address")
+
+
+def _sandbox_build(options: argparse.Namespace) -> str:
+    """Make both images. Raises Unavailable where there is no engine or a package cannot be had."""
+    from pytest_qwen.sandbox import engines
+    from pytest_qwen.sandbox import image as images
+
+    client = engines.connect(options.engine)
+    lines = []
+    for kind in images.KINDS:
+        there = None if options.rebuild else images.present(client, kind)
+        name = there or images.build(client, kind, offline=options.offline, say=_say)
+        lines.append(f"{name} {'is there already' if there else 'was built'}")
+    return "\n".join([*lines, "next step: pytest-qwen sandbox check"])
+
+
+def _sandbox_check(options: argparse.Namespace) -> str:
+    """Try to break out. Raises Unavailable where there is no engine; SandboxBroken when something got out."""
+    from pytest_qwen.sandbox import check
+
+    return check.report(options.engine, say=_say)
+
+
+def _sandbox_sweep(options: argparse.Namespace) -> str:
+    from pytest_qwen.sandbox import engines
+    from pytest_qwen.sandbox.container import sweep
+
+    return f"{sweep(engines.connect(options.engine))} container(s) of dead sessions removed"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _where(options: argparse.Namespace) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +12,16 @@ from pytest_qwen.errors import Misuse, explain
 
 if TYPE_CHECKING:
     from pytest_qwen.ask import RunRequest
+    from pytest_qwen.bounds import Bound
 
 # What a test asks for, or the misuse that it is failed with; absent on a test that is none of ours.
-REQUEST = pytest.StashKey["RunRequest | Misuse"]()
+REQUEST: pytest.StashKey[RunRequest | Misuse] = pytest.StashKey()
 # Fixtures through which something is measured; `plan` and `gpu` only tell.
 MEASURING = frozenset({"llm", "load", "compare"})
 _HOME = "pytest_qwen.plugin"
-_FIXTURES = MEASURING | {"plan", "gpu"}
+# The fixture through which answers are rated.
+RATING = frozenset({"rate"})
+_FIXTURES = MEASURING | RATING | {"plan", "gpu", "sandbox"}
 
 
 def read(item: pytest.Item) -> bool:
@@ -28,8 +31,12 @@ def read(item: pytest.Item) -> bool:
     uses = ours(item)
     try:
         request = read_marks(item.iter_markers_with_node(), uses_fixtures=bool(uses))
-        if request.bounds and not MEASURING & uses:
-            raise Misuse(_without_fixture(request))
+        for bounds, wanted, example in (
+            (request.bounds, MEASURING, "llm"),
+            (request.rated, RATING, "rate"),
+        ):
+            if bounds and not wanted & uses:
+                raise Misuse(_without_fixture(bounds, wanted, example))
         item.stash[REQUEST] = request
     except Misuse as misuse:
         item.stash[REQUEST] = misuse
@@ -71,12 +78,12 @@ def grouped(items: list[pytest.Item], keys: Mapping[pytest.Item, str | None]) ->
     return [item for group in groups.values() for item in group]
 
 
-def _without_fixture(request: RunRequest) -> str:
-    """The message of a bound on a test that takes no fixture of ours."""
+def _without_fixture(bounds: Iterable[Bound], wanted: Iterable[str], example: str) -> str:
+    """The message of a bound on a test that takes no fixture of ours that could meet it."""
     return explain(
         "a bound was set on a test that measures nothing",
-        asked="; ".join(str(bound) for bound in request.bounds),
-        found="the test function takes none of the measuring fixtures",
-        slip="the argument 'llm' is missing: def test_it(llm): ...",
-        choices=sorted(MEASURING),
+        asked="; ".join(str(bound) for bound in bounds),
+        found="the test function takes none of the fixtures that this bound is judged on",
+        slip=f"the argument {example!r} is missing: def test_it({example}): ...",
+        choices=sorted(wanted),
     )

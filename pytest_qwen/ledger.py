@@ -17,12 +17,15 @@ from pytest_qwen.bounds import Bound
 from pytest_qwen.errors import Misuse, Unavailable, explain
 from pytest_qwen.evidence import Measurement
 from pytest_qwen.outcomes import Fault, Outcome
+from pytest_qwen.quality_records import scorecard_from_json
 from pytest_qwen.records import Generation, RunHeader, RunRecord, from_json, load_records, plain
 from pytest_qwen.replay import ReplayRun
+from pytest_qwen.reports.stars import stars_table
 from pytest_qwen.reports.terminal import short_name, summary
 from pytest_qwen.reports.writer import Writer
 from pytest_qwen.settings import Settings
 from pytest_qwen.target import Target
+from pytest_qwen.verdicts import Verdict
 
 if TYPE_CHECKING:
     from pytest_qwen.bench import Bench
@@ -104,6 +107,10 @@ class Ledger:
             )
         return ReplayRun(stored[index], request, alpha=self._settings.alpha)
 
+    def rated(self, nodeid: str) -> Sequence[Mapping[str, Any]]:
+        """The evidence of every answer that a recorded test rated, in order."""
+        return [one["evidence"] for record in self._replayed.get(nodeid, []) for one in record.rated]
+
     def baseline_of(self, nodeid: str, target: Target) -> Measurement:
         """What the baseline run measured for a test on an equal device. Raises Misuse when there is none."""
         if self._settings.baseline is None:
@@ -147,8 +154,10 @@ class Ledger:
         # a test that skipped before it measured is in pytest's own summary, with its reason
         told = [record for record in self.records if record.verdicts or record.outcome != "skipped"]
         if any(record.bounds for record in told):
-            unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-            yield "qwen: bounds and verdicts", summary(told, width=width, unicode=unicode)
+            yield "qwen: bounds and verdicts", summary(told, width=width, unicode=self._unicode)
+        cards = [scorecard_from_json(one["scorecard"]) for record in told for one in record.rated]
+        if cards:
+            yield "qwen: stars", stars_table(cards, width=width, unicode=self._unicode)
         remarks = [
             f"{short_name(record.nodeid)}: {hint}"
             for record in told
@@ -166,6 +175,10 @@ class Ledger:
             )
         if self._written or self._problems:
             yield "qwen: report", "\n".join([*self._written, *self._problems])
+
+    @property
+    def _unicode(self) -> bool:
+        return (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
 
     def _header(self, target_label: str) -> RunHeader:
         return RunHeader(
@@ -208,9 +221,20 @@ def identity(target: Target) -> dict[str, Any]:
 
 
 def describe(
-    *, nodeid: str, outcome: str, reason: str, request: RunRequest | None, runs: Sequence[Run], bench: Bench
+    *,
+    nodeid: str,
+    outcome: str,
+    reason: str,
+    request: RunRequest | None,
+    runs: Sequence[Run],
+    bench: Bench,
+    rated: Sequence[Mapping[str, Any]] = (),
+    star_verdicts: Sequence[Verdict] = (),
 ) -> list[RunRecord]:
-    """The records of one test: one a loaded model, or a single one without evidence when nothing ran."""
+    """The records of one test: one a loaded model, or a single one when none was loaded.
+
+    What was rated, and the verdicts on it, are in the first.
+    """
     request = request or RunRequest()
     common = {
         "nodeid": nodeid,
@@ -223,7 +247,17 @@ def describe(
     }
     if not runs:
         fault = {"skipped": Fault.MACHINE, "error": Fault.USER}.get(outcome)
-        return [RunRecord(**common, fault=fault, bounds=request.bounds)]
+        if rated:
+            fault = Fault.MODEL if outcome == "failed" else None
+        return [
+            RunRecord(
+                **common,
+                fault=fault,
+                bounds=request.all_bounds,
+                verdicts=tuple(star_verdicts),
+                rated=tuple(rated),
+            )
+        ]
     fault = Fault.MODEL if outcome == "failed" else None
     return [
         RunRecord(
@@ -233,8 +267,9 @@ def describe(
             spec=plain(run.spec),
             loaded={**plain(run.loaded), "config": None},
             ceilings=run.ceilings,
-            bounds=request.bounds if run is runs[0] else (),
-            verdicts=tuple(run.verdicts),
+            bounds=request.all_bounds if run is runs[0] else (),
+            verdicts=(*run.verdicts, *(star_verdicts if run is runs[0] else ())),
+            rated=tuple(rated) if run is runs[0] else (),
             measurements=tuple(run.measurements),
             generations=tuple(_generation(answer) for answer in run.answers),
             plan=bench.plan_facts(request, run.spec),

@@ -214,12 +214,52 @@ class MaxSlowdown(Limit):
     vs: Mapping[str, Any] | str = _arg("versus", "baseline")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinStars(Marker):
+    """Least stars (0-5) of every answer that the test rates: overall, and of single dimensions."""
+
+    name: ClassVar[str] = "min_stars"
+    positional: ClassVar[tuple[str, ...]] = ("overall",)
+    example: ClassVar[str] = "@min_stars(4, documentation=3)"
+    overall: int | None = _arg("stars")
+    profile: str = _arg("choice", "run", choices=("run", "read"))
+    correctness: int | None = _arg("stars")
+    completeness: int | None = _arg("stars")
+    practices: int | None = _arg("stars")
+    documentation: int | None = _arg("stars")
+    production: int | None = _arg("stars")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinPassAtK(Marker):
+    """Least chance that one of k samples is good, estimated without bias from all n that the test rates."""
+
+    name: ClassVar[str] = "min_pass_at_k"
+    positional: ClassVar[tuple[str, ...]] = ("limit",)
+    example: ClassVar[str] = "@min_pass_at_k(0.5, k=1, stars=4)"
+    limit: float = _arg("share", MISSING)
+    k: int = _arg("positive int", 1)
+    stars: int = _arg("stars", 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedAnswer(Marker):
+    """The file with the answer that `rate()` rates, and its scenario, if that is not the first one."""
+
+    name: ClassVar[str] = "answer"
+    positional: ClassVar[tuple[str, ...]] = ("path",)
+    example: ClassVar[str] = '@answer("answers/todo.md", scenario="fastapi-crud")'
+    path: str | None = _arg("text")
+    scenario: str | None = _arg("text")
+
+
 MARKERS: dict[str, type[Marker]] = {
     kind.name: kind
     for kind in (
         Gpu, Model, Workload, Sla,
         MinTokensPerSec, MinPrefillTokensPerSec, MaxTtft, MaxTpot, MaxItl, MaxE2eLatency,
         MinMbu, MinMfu, MaxVram, MaxLoadTime, MaxJoulesPerToken, MaxUsdPerMtok, MaxSlowdown,
+        MinStars, MinPassAtK, RecordedAnswer,
     )
 }  # fmt: skip
 
@@ -262,3 +302,6 @@ max_load_time = pytest.mark.max_load_time
 max_joules_per_token = pytest.mark.max_joules_per_token
 max_usd_per_mtok = pytest.mark.max_usd_per_mtok
 max_slowdown = pytest.mark.max_slowdown
+min_stars = pytest.mark.min_stars
+min_pass_at_k = pytest.mark.min_pass_at_k
+answer = pytest.mark.answer

@@ -25,6 +25,7 @@ class NoVerdict(StrEnum):
     SHORT_OUTPUT = "fewer tokens came out than were asked for"
     BEYOND_PHYSICS = "measured beyond what physics allows"
     NOT_MEASURABLE = "this machine cannot measure it"
+    UNRATED = "the answer could not be rated"
     ERRORS = "the engine failed before the evidence was sure"
 
 

@@ -16,10 +16,15 @@ from pytest_qwen.markers import (
     Limit,
     Marker,
     MaxSlowdown,
+    MinPassAtK,
+    MinStars,
     MinTokensPerSec,
     Statistical,
     usage,
 )
+from pytest_qwen.scorecards import DIMENSIONS
+
+RATINGS = ("overall", *DIMENSIONS)
 
 
 def parse(mark: pytest.Mark) -> Marker:
@@ -94,7 +99,7 @@ def _checked(
 
 def _slip_of(wanted: str, value: Any) -> str | None:
     """The likely slip behind a wrong value."""
-    if isinstance(value, str) and wanted in _REAL | {"positive int", "int"}:
+    if isinstance(value, str) and wanted in _REAL | {"positive int", "int", "stars"}:
         return "a number in quotes"
     if wanted == "share" and isinstance(value, int | float) and 1 < value <= 100:
         return f"a percentage; write {value / 100:g}"
@@ -122,6 +127,11 @@ _VALUE_PROBLEMS: dict[str, Any] = {
     "positive int": lambda v: (
         None if isinstance(v, int) and not isinstance(v, bool) and v > 0 else "is not a whole number above 0"
     ),
+    "stars": lambda v: (
+        None
+        if isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 5
+        else "is not a whole number of stars from 0 to 5"
+    ),
     "positive": lambda v: None if _is_number(v) and 0 < v < float("inf") else "is not a number above 0",
     "non-negative": lambda v: (
         None if _is_number(v) and 0 <= v < float("inf") else "is not a number from 0 up"
@@ -135,6 +145,35 @@ _VALUE_PROBLEMS: dict[str, Any] = {
         else "is neither 'baseline' nor a mapping of model arguments such as {'optimize': 'eager'}"
     ),
 }
+
+
+def rated_bounds(marker: MinStars | MinPassAtK) -> tuple[Bound, ...]:
+    """The bounds on stars that a mark sets, one for each rating it names. Raises Misuse for none."""
+    if isinstance(marker, MinPassAtK):
+        metric, limits, unit = f"pass@{marker.k}", {"": marker.limit}, "ratio"
+    else:
+        metric, unit = marker.profile, "stars"
+        limits = {name: value for name in RATINGS if (value := getattr(marker, name)) is not None}
+    if not limits:
+        raise Misuse(
+            explain(
+                "marker 'min_stars': no least number of stars is given",
+                asked=f"@{marker.name}()",
+                next_step=f"use it like {marker.example}",
+                choices=[usage(type(marker))],
+            )
+        )
+    return tuple(
+        Bound(
+            marker=marker.name,
+            metric=f"{metric} {name}".rstrip(),
+            direction="at least",
+            limit=float(limit),
+            unit=unit,
+            judged="rated",
+        )
+        for name, limit in limits.items()
+    )
 
 
 def bound_of(marker: Limit) -> Bound:

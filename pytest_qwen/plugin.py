@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pytest_qwen.llm import Llm
     from pytest_qwen.planning import Plan
     from pytest_qwen.run import Comparison
+    from pytest_qwen.sandbox.base import Sandbox
+    from pytest_qwen.stars import Rate
     from pytest_qwen.target import Target
 
 
@@ -43,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in _marker_lines(described=config.option.markers):
         config.addinivalue_line("markers", line)
     try:
-        _register_engines(config)
+        _register_brought(config)
         session = QwenSession(config, read_settings(config))
         session.prepare()
     except (Misuse, Unavailable) as error:
@@ -60,13 +62,18 @@ def _marker_lines(*, described: bool) -> Iterable[str]:
     return help_lines()
 
 
-def _register_engines(config: pytest.Config) -> None:
-    """Take the engines that other plugins and conftests bring. Raises Misuse for a malformed name."""
+def _register_brought(config: pytest.Config) -> None:
+    """Take the engines and scenarios that others bring. Raises Misuse for a malformed name."""
     for brought in config.hook.pytest_qwen_register_engines():
         from pytest_qwen import engines
 
         for name, target in brought.items():
             engines.register(name, target)
+    for brought in config.hook.pytest_qwen_register_scenarios():
+        from pytest_qwen import scenarios
+
+        for name, target in brought.items():
+            scenarios.register(name, target)
 
 
 @pytest.fixture
@@ -100,3 +107,15 @@ def gpu(request: pytest.FixtureRequest) -> Target:
 def plan(request: pytest.FixtureRequest) -> Plan:
     """Physics of the test's model on this run's GPU: `.fits`, `.fit.lines`, `.ceiling`. Loads nothing."""
     return session_of(request.config).plan_of(request.node)
+
+
+@pytest.fixture
+def rate(request: pytest.FixtureRequest) -> Rate:
+    """Rate generated programs: `rate(llm.generate(PROMPT))`, `rate()` with `@answer(path)`, `rate.all`."""
+    return session_of(request.config).rate_of(request.node)
+
+
+@pytest.fixture
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    """The sandbox of this run, to run things in by yourself: `sandbox.run(Job(argv=("python3", "-V")))`."""
+    return session_of(request.config).sandbox_of(request.node)

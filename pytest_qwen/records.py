@@ -50,7 +50,8 @@ class RunRecord:
     """One test on one loaded model.
 
     `outcome`, `reason` and `fault` are the test's, not a bound's. `started` is UTC in ISO 8601. The mappings
-    are plain, as `plain` makes them, so that a record equals itself after a round trip. Judging needs
+    are plain, as `plain` makes them, so that a record equals itself after a round trip. `rated` holds the
+    "evidence" and the "scorecard" of each rated answer (see `quality_records`). Judging needs
     `bounds`, `measurements`, `alpha` and, to show them, `ceilings`.
     """
 
@@ -70,17 +71,18 @@ class RunRecord:
     verdicts: tuple[Verdict, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     generations: tuple[Generation, ...] = ()
+    rated: tuple[Mapping[str, Any], ...] = ()
     plan: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def load_spec(self) -> LoadSpec:
         """The spec as the value it was made from."""
         options = tuple((name, _hashable(value)) for name, value in self.spec.get("options") or ())
-        return _build(LoadSpec, self.spec, options=options)
+        return build(LoadSpec, self.spec, options=options)
 
     def load_result(self) -> Loaded:
         """What loading gave, as the value it was made from."""
-        return _build(Loaded, self.loaded, applied=tuple(self.loaded.get("applied") or ()))
+        return build(Loaded, self.loaded, applied=tuple(self.loaded.get("applied") or ()))
 
     def measurement_for(self, bound: Bound) -> Measurement | None:
         """The measurement that the bound is judged on, None when nothing was measured.
@@ -229,7 +231,7 @@ def _corrupt(file: Path, line: int, problem: str, *, kept: int) -> Misuse:
 
 
 def _record(data: Mapping[str, Any]) -> RunRecord:
-    return _build(
+    return build(
         RunRecord,
         data,
         fault=None if data.get("fault") is None else Fault(data["fault"]),
@@ -237,6 +239,7 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
         verdicts=tuple(_verdict(item) for item in data.get("verdicts") or ()),
         measurements=tuple(_measurement(item) for item in data.get("measurements") or ()),
         generations=_each(Generation, data.get("generations")),
+        rated=tuple(data.get("rated") or ()),
         notes=tuple(data.get("notes") or ()),
     )
 
@@ -245,12 +248,12 @@ def _verdict(data: Mapping[str, Any]) -> Verdict:
     low, high = data["low"], data["high"]
     if data["estimate"] is not None:
         low, high = (-math.inf if low is None else low), (math.inf if high is None else high)
-    bound = _build(Bound, data["bound"])
-    return _build(Verdict, data, bound=bound, outcome=Outcome(data["outcome"]), low=low, high=high)
+    bound = build(Bound, data["bound"])
+    return build(Verdict, data, bound=bound, outcome=Outcome(data["outcome"]), low=low, high=high)
 
 
 def _measurement(data: Mapping[str, Any]) -> Measurement:
-    return _build(
+    return build(
         Measurement,
         data,
         rounds=tuple(_round(item) for item in data["rounds"]),
@@ -260,7 +263,7 @@ def _measurement(data: Mapping[str, Any]) -> Measurement:
 
 
 def _round(data: Mapping[str, Any]) -> Round:
-    return _build(
+    return build(
         Round,
         data,
         token_ms=tuple(data["token_ms"]),
@@ -272,7 +275,7 @@ def _round(data: Mapping[str, Any]) -> Round:
 
 def _window(data: Mapping[str, Any]) -> Window:
     tenants = data["co_tenants"]
-    return _build(
+    return build(
         Window,
         data,
         throttle_reasons=tuple(data["throttle_reasons"]),
@@ -286,14 +289,14 @@ def _known(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _build(cls: type[_Value], data: Mapping[str, Any], **converted: object) -> _Value:
+def build(cls: type[_Value], data: Mapping[str, Any], **converted: object) -> _Value:
     """An instance from the fields it knows; `converted` wins over `data`."""
     names = [f.name for f in fields(cast("Any", cls))]
     return cls(**{name: data[name] for name in names if name in data} | converted)
 
 
 def _each(cls: type[_Value], items: Iterable[Mapping[str, Any]] | None) -> tuple[_Value, ...]:
-    return tuple(_build(cls, item) for item in items or ())
+    return tuple(build(cls, item) for item in items or ())
 
 
 def _hashable(value: Any) -> Any:

@@ -19,16 +19,21 @@ if TYPE_CHECKING:
     from pytest_qwen.ask import RunRequest
     from pytest_qwen.bench import Bench
     from pytest_qwen.evidence import Measurement
+    from pytest_qwen.grading import Grader, Ratings
     from pytest_qwen.ledger import Ledger
     from pytest_qwen.live import Live
     from pytest_qwen.llm import Llm
     from pytest_qwen.measure import Progress
     from pytest_qwen.planning import Plan
     from pytest_qwen.run import Comparison, Run
+    from pytest_qwen.sandbox.base import Sandbox
+    from pytest_qwen.stars import Rate
     from pytest_qwen.verdicts import Verdict
 
 _PLUGIN_NAME = "qwen-session"
-_RUNS = pytest.StashKey["list[Run]"]()
+_RUNS: pytest.StashKey[list[Run]] = pytest.StashKey()
+_RATINGS: pytest.StashKey[Ratings] = pytest.StashKey()
+_STAR_VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 _CALIBRATION_ROUNDS = 20
 
 
@@ -59,6 +64,15 @@ class QwenSession:
         from pytest_qwen.ledger import Ledger
 
         return Ledger(self.settings, self.config.invocation_params.args)
+
+    @cached_property
+    def grader(self) -> Grader:
+        """What rates answers; made when the first test needs it."""
+        from pytest_qwen.grading import Grader
+
+        worker: Mapping[str, Any] = getattr(self.config, "workerinput", {})
+        name = str(worker.get("workerid", "main"))
+        return Grader(self.settings, uid=worker.get("testrunuid"), worker=name, say=self._say)
 
     def prepare(self) -> None:
         """Find out now what would otherwise fail after minutes of measuring. Raises Misuse."""
@@ -146,7 +160,11 @@ class QwenSession:
 
     def _proving(self, item: pytest.Item) -> bool:
         """Whether the test has bounds and the run names what they are to be proven on."""
-        return self.settings.gpu != "auto" and not self.settings.replay and bool(self._request(item).bounds)
+        request, settings = self._request(item), self.settings
+        named = [*(request.bounds if settings.gpu != "auto" else ())]
+        # a CPU is named to go without a GPU, which says nothing about a container engine
+        named += request.rated if settings.sandbox != "auto" or settings.gpu not in {"auto", "cpu"} else ()
+        return bool(named) and not settings.replay
 
     def _settle(self, item: pytest.Item) -> None:
         """Judge the test's bounds; a failed or missing verdict fails the test in its own words."""
@@ -159,6 +177,7 @@ class QwenSession:
         verdicts = [verdict for run in runs for verdict in run.settle()]
         if runs and not self.settings.replay:
             verdicts += self._slowdowns(item, runs[0])
+        verdicts += self._star_verdicts(item)
         if request.bounds and not verdicts:
             raise Misuse(nothing_measured(request.bounds))
         text = failure_text(verdicts, no_verdict_fails=self.settings.no_verdict == "fail")
@@ -167,6 +186,15 @@ class QwenSession:
         unsure = failure_text(verdicts, no_verdict_fails=True)
         if unsure:
             raise skipped(unsure)
+
+    def _star_verdicts(self, item: pytest.Item) -> list[Verdict]:
+        """Judge the test's bounds on stars. Raises Misuse when it rated nothing."""
+        request = self._request(item)
+        if _RATINGS not in item.stash:
+            return []
+        found = item.stash[_RATINGS].settle(request.rated, sample_stars=request.sample_stars)
+        item.stash[_STAR_VERDICTS] = found
+        return found
 
     def _slowdowns(self, item: pytest.Item, run: Run) -> list[Verdict]:
         """Judge each `max_slowdown` against another configuration, loaded beside the test's own."""
@@ -214,6 +242,7 @@ class QwenSession:
         from pytest_qwen.reports.junit import user_properties
 
         runs: list[Run] = item.stash.get(_RUNS, [])
+        found: list[Verdict] = item.stash.get(_STAR_VERDICTS, [])
         records = describe(
             nodeid=item.nodeid,
             outcome=report.outcome if report.when == "call" or report.skipped else "error",
@@ -221,11 +250,26 @@ class QwenSession:
             request=None if isinstance(request, Misuse) else request,
             runs=runs,
             bench=self.bench,
+            rated=self._rated_facts(item),
+            star_verdicts=found,
         )
         report.qwen_records = [to_json(record) for record in records]  # type: ignore[attr-defined]
         for record in records:
             item.user_properties.extend(user_properties(record))
+        if _RATINGS in item.stash:
+            from pytest_qwen.reports.star_rows import star_properties
+
+            item.user_properties.extend(
+                star_properties([one.scorecard for one in item.stash[_RATINGS].rated])
+            )
         report.user_properties = list(item.user_properties)
+
+    def _rated_facts(self, item: pytest.Item) -> list[Mapping[str, Any]]:
+        if _RATINGS not in item.stash:
+            return []
+        from pytest_qwen.grading import facts_of
+
+        return facts_of(item.stash[_RATINGS].rated)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather records where the whole session's reports arrive."""
@@ -268,6 +312,26 @@ class QwenSession:
 
         yield compare
 
+    def rate_of(self, item: pytest.Item) -> Rate:
+        """The `rate` fixture. The sandbox is looked for at once: without one the body need not run."""
+        from pytest_qwen.grading import live, replayed
+        from pytest_qwen.stars import Rate
+
+        request = self._request(item)
+        with as_outcome(proving=self._proving(item)):
+            if self.settings.replay:
+                recorded = self.ledger.rated(item.nodeid)
+                item.stash[_RATINGS] = replayed(recorded, item.nodeid, strict=self.settings.strict)
+            else:
+                self.grader.rater(request.answer.scenario)
+                item.stash[_RATINGS] = live(self.grader)
+        return Rate(item.stash[_RATINGS], request, item.path.parent)
+
+    def sandbox_of(self, item: pytest.Item) -> Sandbox:
+        """The `sandbox` fixture."""
+        with as_outcome(proving=self._proving(item)):
+            return self.grader.sandbox()
+
     def plan_of(self, item: pytest.Item) -> Plan:
         """The `plan` fixture."""
         from pytest_qwen.planning import plan_for
@@ -309,6 +373,8 @@ class QwenSession:
         """Give the devices back, write the files, and never call an empty gate green."""
         if "bench" in self.__dict__:
             self.bench.close()
+        if "grader" in self.__dict__:
+            self.grader.close()
         if self.is_worker or "ledger" not in self.__dict__:
             return
         self.ledger.finish("replay" if self.settings.replay else self.bench.target.label)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -96,6 +96,39 @@ OPTIONS = (
         number=int,
     ),
     Option(
+        flag="--qwen-sandbox",
+        help="Container engine for generated programs: 'auto' (what is there), 'docker', 'podman' or the "
+        "address of its socket.",
+        default="auto",
+        metavar="ENGINE",
+    ),
+    Option(
+        flag="--qwen-missing-imports",
+        help="What a package that the guest image lacks does to an answer: no rating, a failed start, or an "
+        "empty stub in its place.",
+        default="unrated",
+        choices=("unrated", "fail", "stub"),
+    ),
+    Option(
+        flag="--qwen-strict",
+        help="Timed checks whose repeats disagree count as failed, not as unmeasured.",
+        default="no",
+        switch=True,
+    ),
+    Option(
+        flag="--qwen-deep-probe",
+        help="Also fuzz every generated server with schemathesis, in its sandbox; told beside the stars.",
+        default="no",
+        switch=True,
+    ),
+    Option(
+        flag="--qwen-seed",
+        help="Seed of the stand-in model and of the order of requests (default: a new one each session).",
+        default="0",
+        metavar="N",
+        number=int,
+    ),
+    Option(
         flag="--qwen-load-timeout",
         help="Seconds after which a load, with its compilation, counts as hung (default 900).",
         default="900",
@@ -128,6 +161,11 @@ class Settings:
     replay: Path | None = None
     baseline: Path | None = None
     calibrate: int = 0
+    sandbox: str = "auto"
+    missing_imports: Literal["unrated", "fail", "stub"] = "unrated"
+    strict: bool = False
+    deep_probe: bool = False
+    seed: int = 0
     load_timeout_s: float = 900.0
     run_timeout_s: float = 600.0
     given: Mapping[str, str] = field(default_factory=dict)
@@ -192,6 +230,11 @@ def read_settings(config: pytest.Config) -> Settings:
         replay=_path(root, value["qwen_replay"]),
         baseline=_path(root, value["qwen_baseline"]),
         calibrate=value["qwen_calibrate"],
+        sandbox=value["qwen_sandbox"],
+        missing_imports=value["qwen_missing_imports"],
+        strict=value["qwen_strict"],
+        deep_probe=value["qwen_deep_probe"],
+        seed=value["qwen_seed"],
         load_timeout_s=value["qwen_load_timeout"],
         run_timeout_s=value["qwen_run_timeout"],
         given=given,

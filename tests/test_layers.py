@@ -15,14 +15,16 @@ PACKAGE = ROOT / "pytest_qwen"
 # Lowest first; a module imports from its own row and from those before it. A package stands for its modules.
 LAYERS = {
     "words": "errors outcomes bounds evidence verdicts metrics statistics evalues guards noise "
-    "gpus models roofline memory physics",
-    "adapt": "engines detect data readers",
+    "gpus models roofline memory physics "
+    "programs exchanges observations scorecards escaping pass_at_k environments",
+    "adapt": "engines detect data readers extraction battery",
     "ask": "markers parsing ask settings target loading",
-    "run": "locks pool sentinel measure",
-    "judge": "judge planning calibration published claims claims_arithmetic claims_physics",
-    "records": "records",
+    "run": "locks pool sentinel measure sandbox probing openapi serving analysis standin",
+    "judge": "judge planning calibration published claims claims_arithmetic claims_physics "
+    "checks rubric lifts star_texts agreement star_verdicts",
+    "records": "records quality_records",
     "reports": "reports progress",
-    "work": "bench run llm replay ledger plan_run",
+    "work": "bench run llm replay ledger plan_run scenarios rating grading stars",
     "glue": "plugin session items showing live hookspecs cli testing",
 }
 ROW = {module: row for row, modules in enumerate(LAYERS.values()) for module in modules.split()}
@@ -50,8 +52,15 @@ ALLOWED = {
         "live",
         "testing",
     },
-    "torch": {f"engines.{name}" for name in ENGINE_CHILD},
-    "transformers": {f"engines.{name}" for name in ENGINE_CHILD},
+    "torch": {f"engines.{name}" for name in ENGINE_CHILD} | {"sandbox.inside.standin"},
+    "transformers": {f"engines.{name}" for name in ENGINE_CHILD} | {"sandbox.inside.standin"},
+    "docker": {f"sandbox.{name}" for name in ("container", "engines", "image", "attacks.canary")},
+    "requests": {"sandbox.container", "sandbox.engines"},
+    # installed in the guest image, where these scripts run
+    "h11": {"sandbox.inside.probe"},
+    "numpy": {"sandbox.inside.standin"},
+    "PIL": {"sandbox.inside.standin"},
+    "safetensors": {"engines.sources", "sandbox.inside.standin"},
 }
 
 

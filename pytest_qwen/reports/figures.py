@@ -89,7 +89,8 @@ def number(value: float | None) -> str:
 
 def interval_text(verdict: Verdict) -> str:
     """The interval as "[low, high]"; "" when there is none, or nothing but one observed value."""
-    if verdict.low is None or verdict.high is None or (verdict.bound.judged == "observed" and verdict.n < 2):
+    alone = verdict.bound.judged != "sequential" and (verdict.n < 2 or verdict.low == verdict.high)
+    if verdict.low is None or verdict.high is None or alone:
         return ""
     return f"[{number(verdict.low)}, {number(verdict.high)}]"
 
@@ -98,6 +99,7 @@ def bound_text(bound: Bound) -> str:
     """The bound in the words of its mark: "max_ttft p95 ≤ 500 ms"; the median goes without saying."""
     sign = "≥" if bound.direction == "at least" else "≤"
     stat = f" {bound.stat}" if bound.stat != "median" and bound.judged == "sequential" else ""
+    stat = f" {bound.metric}" if bound.judged == "rated" else stat
     unit = "" if bound.unit == "ratio" else f" {bound.unit}"
     other = f" vs {bound.vs}" if bound.vs else ""
     return f"{bound.marker}{stat}{other} {sign} {number(bound.limit)}{unit}"
@@ -141,6 +143,8 @@ def versions(record: RunRecord) -> str:
 
 def heading_of(record: RunRecord) -> tuple[str, str]:
     """What a group of records was really measured on, and with what: device, then model and versions."""
+    if not record.spec and record.rated:
+        return "answers, run in the sandbox", ""
     if not record.spec:
         return f"nothing was loaded (asked for GPU: {record.gpu_asked})", ""
     ran_with = versions(record)

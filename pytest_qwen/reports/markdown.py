@@ -37,9 +37,9 @@ def answer_text(record: RunRecord, generation: Generation) -> str:
     """One answer: what made it, what was asked, and the text as it came."""
     prompt = "random tokens" if generation.prompt is None else fenced(generation.prompt)
     model = str(record.spec.get("model") or "unknown model")
-    table = _table(("", ""), _facts(record, generation))
+    facts = table(("", ""), _facts(record, generation))
     return (
-        f"# {escaped(model)}\n\n{table}\n\n## Prompt\n\n{prompt}\n\n## Answer\n\n{fenced(generation.text)}\n"
+        f"# {escaped(model)}\n\n{facts}\n\n## Prompt\n\n{prompt}\n\n## Answer\n\n{fenced(generation.text)}\n"
     )
 
 
@@ -52,22 +52,22 @@ def report_text(records: Sequence[RunRecord], header: RunHeader) -> str:
         *((name, str(value)) for name, value in header.machine.items()),
         ("versions", f"pytest-qwen {header.tool_version}, pytest {header.pytest}, Python {header.python}"),
     ]
-    parts = ["# pytest-qwen report", _table(("", ""), facts), escaped(totals(records)) + "."]
+    parts = ["# pytest-qwen report", table(("", ""), facts), escaped(totals(records)) + "."]
     for group in grouped(records):
         title, about = heading_of(group[0])
         rows = [_cells(row) for record in group for row in rows_of(record)]
         if rows:
             confidence = f"{100 * (1 - group[0].alpha):g} % interval"
             names = ("test", "bound", "measured", confidence, "n", "ceiling", "verdict", "reason")
-            parts += [f"## {escaped(title)}", *([escaped(about)] if about else []), _table(names, rows)]
+            parts += [f"## {escaped(title)}", *([escaped(about)] if about else []), table(names, rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def fenced(text: str) -> str:
+def fenced(text: str, language: str = "text") -> str:
     """The text as a code block that nothing in it can end: the fence is longer than any run of backticks."""
     longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"
+    return f"{fence}{language}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"
 
 
 def escaped(text: str) -> str:
@@ -99,7 +99,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     return row.test, row.bound, row.measured, row.interval, row.n, row.ceiling, row.verdict, row.reason
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; what is in its cells is shown as it is."""
     lines = [names, ["---"] * len(names), *([escaped(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_qwen.errors import Misuse, Unavailable, explain
+from pytest_qwen.quality_records import rated_of
 from pytest_qwen.records import JOURNAL_NAME, RUN_NAME, RunHeader, RunRecord
 from pytest_qwen.reports.csv_ import csv_text
 from pytest_qwen.reports.json_ import journal_line, run_text
 from pytest_qwen.reports.markdown import answer_pages, report_text
+from pytest_qwen.reports.star_pages import star_pages
+from pytest_qwen.reports.star_rows import stars_csv
 
 CSV_NAME = "summary.csv"
 REPORT_NAME = "report.md"
+STARS_NAME = "stars.csv"
 # Enough to need a block of its own, so that a full disk shows at once.
 _PROBE = b"\0" * 4096
 
@@ -105,6 +109,10 @@ class Writer:
         yield CSV_NAME, csv_text(records)
         yield REPORT_NAME, report_text(records, header)
         yield from answer_pages(records)
+        rated = [one for record in records for one in rated_of(record)]
+        if rated:
+            yield STARS_NAME, stars_csv(card for _, card in rated)
+            yield from star_pages(rated)
 
     def _problems(self, paths: Sequence[Path]) -> tuple[str, ...]:
         if not self._failed:
