@@ -14,7 +14,7 @@ from pytest_qwen.records import JOURNAL_NAME, RUN_NAME, RunHeader, RunRecord
 from pytest_qwen.reports.csv_ import csv_text
 from pytest_qwen.reports.json_ import journal_line, run_text
 from pytest_qwen.reports.markdown import answer_pages, report_text
-from pytest_qwen.reports.star_pages import star_pages
+from pytest_qwen.reports.star_pages import star_pages, stars_section
 from pytest_qwen.reports.star_rows import stars_csv
 
 CSV_NAME = "summary.csv"
@@ -107,9 +107,10 @@ class Writer:
     def _files(self, records: Sequence[RunRecord], header: RunHeader) -> Iterator[tuple[str, str]]:
         yield RUN_NAME, run_text(records, header)
         yield CSV_NAME, csv_text(records)
-        yield REPORT_NAME, report_text(records, header)
-        yield from answer_pages(records)
         rated = [one for record in records for one in rated_of(record)]
+        stars = f"\n## Stars\n\n{stars_section([card for _, card in rated])}\n" if rated else ""
+        yield REPORT_NAME, report_text(records, header) + stars
+        yield from answer_pages(records)
         if rated:
             yield STARS_NAME, stars_csv(card for _, card in rated)
             yield from star_pages(rated)

@@ -16,15 +16,9 @@ from pytest_qwen.checks import (
     running,
     source,
 )
-from pytest_qwen.observations import Evidence
 from pytest_qwen.rubric import Cap, CheckSpec, Rubric
 
 STARTS, ANSWERS = "C2", "C3"
-
-
-def _wrong_names_on_the_path(evidence: Evidence) -> str | None:
-    """An undefined name in a function that a prediction runs."""
-    return source.undefined_on_predict_path(evidence)
 
 
 # fmt: off
@@ -100,10 +94,11 @@ RUBRIC = Rubric(
         Cap("C3", most=2, why="no image is answered"),
         Cap("C4", most=2, why="its answers are not the model's"),
         Cap(
-            _wrong_names_on_the_path,
+            source.undefined_on_predict_path,
             most=2,
             why="a prediction runs into an undefined name",
             dimension="correctness",
+            by="C10",
         ),
     ),
 )
