@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_qwen.errors import Unavailable, explain
 from pytest_qwen.sandbox.base import MIB, Container, Job, Log, Output, SandboxFault, State
+from pytest_qwen.sandbox.engines import close_sockets_of
 from pytest_qwen.sandbox.owners import LABEL, labels_for, left_behind
 from pytest_qwen.sandbox.seccomp import profile_text
 
@@ -46,6 +47,7 @@ def engine_faults(doing: str) -> Iterator[None]:
     try:
         yield
     except (DockerException, requests.RequestException, OSError) as error:
+        close_sockets_of(error)
         raise SandboxFault(
             explain(
                 "the container engine broke down",

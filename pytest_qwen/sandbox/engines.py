@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,18 @@ def connect(asked: str = "auto") -> DockerClient:
             choices=_CHOICES,
         )
     )
+
+
+def close_sockets_of(error: BaseException | None) -> None:
+    """Close the sockets that the SDK leaves open where it could not connect: each would be a warning later."""
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            for value in trace.tb_frame.f_locals.values():
+                if isinstance(value, socket.socket):
+                    value.close()
+            trace = trace.tb_next
+        error = error.__context__
 
 
 def old_runtime(version: str) -> str | None:
@@ -121,6 +134,7 @@ def _try(address: str) -> tuple[DockerClient | None, str]:
         )
     except (DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError) as error:
         problem = _in_words(error)
+        close_sockets_of(error)
     if client is not None:
         client.close()
     return None, problem
