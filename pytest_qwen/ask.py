@@ -108,7 +108,7 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
         price_per_hour_usd=next(
             (m.price_per_hour for m in limits if isinstance(m, MaxUsdPerMtok) and m.price_per_hour), None
         ),
-        rated=_rated([m for _, m in parsed if isinstance(m, MinStars)], samples),
+        rated=_rated(parsed),
         sample_stars=samples.stars if samples else _GOOD_STARS,
         answer=_merged(RecordedAnswer, [m for _, m in parsed if isinstance(m, RecordedAnswer)]),
         asked=bool(parsed) and (bare_gpu or any(m != Gpu() for _, m in parsed)),
@@ -124,12 +124,20 @@ def _merged(kind: type[_Merged], marks: list[_Merged]) -> _Merged:
     return result
 
 
-def _rated(marks: list[MinStars], samples: MinPassAtK | None) -> tuple[Bound, ...]:
-    """The bounds on stars: the closest mark's for each profile and dimension."""
-    chosen: dict[str, Bound] = {}
-    for bound in (bound for mark in marks for bound in rated_bounds(mark)):
-        chosen.setdefault(bound.metric, bound)
-    return (*chosen.values(), *(rated_bounds(samples) if samples else ()))
+def _rated(parsed: list[tuple[object, Marker]]) -> tuple[Bound, ...]:
+    """The bounds on stars: the closest mark's for each rating, and for pass@k, whatever its k."""
+    chosen: dict[str, tuple[object, MinStars | MinPassAtK, Bound]] = {}
+    for node, marker in parsed:
+        if not isinstance(marker, MinStars | MinPassAtK):
+            continue
+        for bound in rated_bounds(marker):
+            key = bound.metric if isinstance(marker, MinStars) else marker.name
+            place, other, kept = chosen.setdefault(key, (node, marker, bound))
+            same = kept == bound and (isinstance(marker, MinStars) or marker == other)
+            if place is node and not same:
+                raise _conflict(marker.name, kept, bound)
+    ordered = sorted(chosen.values(), key=lambda one: isinstance(one[1], MinPassAtK))
+    return tuple(bound for _, _, bound in ordered)
 
 
 def _check_gpu(gpu: Gpu) -> None:
@@ -158,7 +166,7 @@ def _limits(parsed: list[tuple[object, Marker]]) -> tuple[Limit, ...]:
             continue
         key = _key(marker)
         if key in chosen and chosen[key][0] is node and chosen[key][1] != marker:
-            raise _conflict(chosen[key][1], marker)
+            raise _conflict(marker.name, bound_of(chosen[key][1]), bound_of(marker))
         chosen.setdefault(key, (node, marker))
     limits = tuple(marker for _, marker in chosen.values())
     _check_consistent(limits)
@@ -190,13 +198,14 @@ def _preset_limits(parsed: list[tuple[object, Marker]]) -> list[tuple[object, Ma
     return found
 
 
-def _conflict(first: Limit, second: Limit) -> Misuse:
+def _conflict(name: str, first: Bound, second: Bound) -> Misuse:
+    differ = "give them different statistics" if first.judged != "rated" else "make two tests of them"
     return Misuse(
         explain(
-            f"marker {first.name!r}: two bounds of the same kind conflict",
-            asked=f"{bound_of(first)} and {bound_of(second)}",
+            f"marker {name!r}: two bounds of the same kind conflict",
+            asked=f"{first} and {second}",
             slip="one is on the function and one on its parameter: both count as the test's own",
-            next_step="keep one of them, or give them different statistics",
+            next_step=f"keep one of them, or {differ}",
         )
     )
 

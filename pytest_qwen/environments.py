@@ -31,19 +31,18 @@ _TRANSFORMERS_LACKS = re.compile(
     r"|module '?transformers[\w.]*'? has no attribute '?\w+'?"
     r"|Unrecognized (?:feature extractor|image processor|processing class|processor|model|configuration)\b"
 )
+_WHY_CHARACTERS = 160
 _OF_TRANSFORMERS = re.compile(r"/transformers/")
 _RETRIED = {"ImportError", "ModuleNotFoundError", "AttributeError", "ValueError"}
 
 _NO_MODULE = re.compile(r"No module named '([^']+)'")
 # How programs call their own files. That one was left out is a fault of the answer, not of the image.
-_OWN_FILES = frozenset(
-    (
-        "api app backend classifier common config constants core database db dependencies "
-        "exceptions helpers inference lib logger logging_config main middleware model models "
-        "predict predictor routers routes schemas server service services settings src tests util "
-        "utils"
-    ).split()
+_OWN_NAMES = (
+    "api app backend classifier common config constants core database db dependencies exceptions helpers "
+    "inference lib logger logging_config main middleware model models predict predictor routers routes "
+    "schemas server service services settings src tests util utils"
 )
+_OWN_FILES = frozenset(_OWN_NAMES.split())
 
 _FRAME = re.compile(r'^[\s|]*File "([^"]+)", line \d+')
 _ERROR = re.compile(
@@ -82,11 +81,16 @@ def retry_in_tf4(log: str) -> str | None:
     """
     for line in reversed(log.splitlines()):
         if _TRANSFORMERS_LACKS.search(line):
-            return line.strip("│| \t")
+            return _short(line.strip("│| \t"))
     for error in _last_errors(log):
         if error.kind in _RETRIED and _OF_TRANSFORMERS.search(error.raised_in):
-            return f"{error.kind}: {error.message}"
+            return _short(f"{error.kind}: {error.message}")
     return None
+
+
+def _short(why: str) -> str:
+    """The first sentence, which names what failed."""
+    return why.partition(". ")[0][:_WHY_CHARACTERS]
 
 
 def missing_import(log: str, own: Collection[str] = ()) -> str | None:
@@ -98,8 +102,8 @@ def missing_import(log: str, own: Collection[str] = ()) -> str | None:
     errors = _last_errors(log)
     lines = [e.message for e in errors if e.kind == "ModuleNotFoundError"] if errors else log.splitlines()
     names = [found[1] for line in lines if (found := _NO_MODULE.search(line))]
-    packages = [name for name in names if "." not in name and name not in {*own, *_OWN_FILES}]
-    return packages[-1] if packages else None
+    packages = (name for name in names if "." not in name and name not in {*own, *_OWN_FILES})
+    return next(packages, None)
 
 
 def needs_substitution(model_ids: Iterable[str], asked: Collection[str]) -> tuple[str, ...]:
@@ -114,7 +118,6 @@ class _Error:
     kind: str
     message: str
     raised_in: str
-    chained: bool
 
 
 def _last_errors(log: str) -> list[_Error]:
@@ -128,9 +131,7 @@ def _last_errors(log: str) -> list[_Error]:
             chained = True
         elif frame is not None and (found := _ERROR.match(line)):
             kind, message = found[1].rpartition(".")[2], found[2] or ""
-            errors = [
-                *(errors if chained else ()),
-                _Error(kind=kind, message=message, raised_in=frame, chained=chained),
-            ]
+            error = _Error(kind=kind, message=message, raised_in=frame)
+            errors = [*errors, error] if chained else [error]
             frame, chained = None, False
     return errors

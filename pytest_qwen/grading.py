@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_qwen.bounds import Bound
 from pytest_qwen.errors import Misuse, Unavailable, explain
 from pytest_qwen.locks import DeviceLock, runtime_directory
+from pytest_qwen.observations import Evidence
 from pytest_qwen.quality_records import evidence_from_json, evidence_to_json, scorecard_to_json
-from pytest_qwen.rating import Rated, Rater, read_answer, rescore, scenario_of
+from pytest_qwen.rating import Rated, Rater, digest_of, read_answer, rescore, scenario_of
 from pytest_qwen.sandbox.base import Sandbox
 from pytest_qwen.scorecards import Scorecard
 from pytest_qwen.settings import Settings
@@ -181,20 +182,24 @@ def replayed(evidence: Sequence[Mapping[str, Any]], test: str, *, strict: bool) 
     """Ratings of a recorded test's evidence, scored again with the present rubric."""
     left = [evidence_from_json(one) for one in evidence]
 
-    def take(
-        answers: Sequence[bytes | str], _scenario: str | None, _labels: Sequence[str]
-    ) -> Sequence[Rated]:
-        if len(answers) > len(left):
-            raise Misuse(
-                explain(
-                    "this answer is not in the records that are judged again",
-                    asked=test,
-                    found=f"{len(evidence)} rated answer(s) of this test",
-                    slip="the test was changed, renamed or not selected when the records were made",
-                    next_step="run it again with --qwen-report=DIR",
-                )
+    def recorded(answer: bytes | str, scenario: str) -> Evidence:
+        digest = digest_of(answer)
+        for number, one in enumerate(left):
+            if (one.answer_sha256, one.scenario) == (digest, scenario):
+                return left.pop(number)
+        raise Misuse(
+            explain(
+                "this answer is not in the records that are judged again",
+                asked=f"{test}: an answer with SHA-256 {digest[:12]}, scenario {scenario}",
+                found=f"{len(evidence)} rated answer(s) of this test, {len(left)} not yet judged again",
+                slip="the answer or the test was changed, renamed or not selected when the records were made",
+                next_step="run it again with --qwen-report=DIR",
             )
-        return [rescore(left.pop(0), strict=strict) for _ in answers]
+        )
+
+    def take(answers: Sequence[bytes | str], scenario: str | None, _labels: Sequence[str]) -> Sequence[Rated]:
+        name = scenario_of(scenario).name
+        return [rescore(recorded(answer, name), strict=strict) for answer in answers]
 
     return Ratings(take)
 

@@ -32,8 +32,6 @@ Part = Dimension | Literal["overall"]
 _MOST_CHOICES = 4000
 # Failed gates that need not be passed for the stars' sake, of which every combination is tried.
 _MOST_GATES = 6
-
-
 # What a set of checks costs: first their number, then their weight; their rows as bits break ties.
 _Cost = tuple[int, float, int]
 _FREE: _Cost = (0, 0.0, 0)
@@ -81,6 +79,7 @@ class _Search:
         self.caps = [*tamper_caps(card.checks), *(cap for cap in rubric.caps if self._holds(cap, profile))]
         gates = {cap.lifter for cap in self.caps}.union(*self.before.values())
         self.gates = [check for check in self.failed if check in gates]
+        self._known: dict[tuple[Dimension, frozenset[str], int], dict[int, _Cost]] = {}
 
     def _holds(self, cap: Cap, profile: Profile) -> bool:
         if isinstance(cap.when, str):
@@ -126,16 +125,24 @@ class _Search:
 
     def _levels(self, dimension: Dimension, gates: frozenset[str]) -> dict[int, _Cost]:
         """The least cost of every number of stars that a dimension can have when these gates are passed."""
+        of = [one.id for one in self.checks if one.dimension == dimension and one.id in self.failed]
+        matter = gates & frozenset(of).union(*(self.before[check] for check in of))
+        key = (dimension, matter, self._most(dimension, gates))
+        if key not in self._known:
+            self._known[key] = self._counted_levels(*key)
+        return self._known[key]
+
+    def _counted_levels(self, dimension: Dimension, gates: frozenset[str], most: int) -> dict[int, _Cost]:
         checks = [one for one in self.checks if one.dimension == dimension]
         seen = [one for one in checks if one.outcome in (CheckOutcome.PASS, *FAILURES)]
         whole = sum(one.weight for one in seen)
         if not whole or self.rating.stars[dimension] is None:
             return {}
         earned = sum(one.weight * (1.0 if one.id in gates else one.share) for one in seen)
-        most = self._most(dimension, gates)
         alike: dict[tuple[float, float], list[CheckResult]] = {}
         for one in seen:
-            if one.id in self.failed and one.id not in self.gates and self.before[one.id] <= gates:
+            blocked = one.id not in self.failed or one.id in self.gates or not self.before[one.id] <= gates
+            if one.weight and not blocked:
                 alike.setdefault((one.weight * (1 - one.share), one.weight), []).append(one)
         best: dict[int, _Cost] = {}
         for counts in _choices([len(group) for group in alike.values()], list(alike)):

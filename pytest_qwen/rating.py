@@ -53,6 +53,12 @@ def scenario_of(name: str | None) -> Scenario:
     return SCENARIOS[name]()
 
 
+def digest_of(answer: str | bytes) -> str:
+    """The SHA-256 of an answer, by which its evidence is found again."""
+    raw = answer if isinstance(answer, bytes) else answer.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(raw).hexdigest()
+
+
 def rescore(evidence: Evidence, *, strict: bool = False) -> Rated:
     """Score stored evidence with the present rubric of its scenario; runs nothing."""
     rubric = scenario_of(evidence.scenario).rubric
@@ -159,7 +165,6 @@ class Rater:
         return problems
 
     def _observe(self, answer: str | bytes, label: str, *, brief: bool = False) -> Evidence:
-        raw = answer if isinstance(answer, bytes) else answer.encode("utf-8", "surrogatepass")
         program = extract(answer, entry=self.scenario.entry)
         seen, source, started = Seen(), {}, time.monotonic()
         if isinstance(program, Program):
@@ -175,7 +180,7 @@ class Rater:
         return Evidence(
             scenario=self.scenario.name,
             answer=label,
-            answer_sha256=hashlib.sha256(raw).hexdigest(),
+            answer_sha256=digest_of(answer),
             program=program,
             source=source,
             servers=seen.servers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeVar
@@ -159,7 +159,7 @@ class Serving:
             ready_s=self._ready_s,
             exit_code=state.exit_code,
             ended=state.ended,
-            missing_import=None if ready else missing_import(tail or head),
+            missing_import=None if ready else missing_import(tail, own=_own_modules(self._launch.files)),
             mode=self._launch.mode,
             environment=self._launch.environment,
             log_head=head,
@@ -186,6 +186,11 @@ class Serving:
             and state.running
             and (state.pid, state.started_at) == (first.pid, first.started_at)
         )
+
+
+def _own_modules(files: Iterable[str]) -> set[str]:
+    """What the program may import of itself: a file or folder that is missing there is its own mistake."""
+    return {name.partition("/")[0].removesuffix(".py") for name in files}
 
 
 def _inside(part: _Part | None) -> _Part:

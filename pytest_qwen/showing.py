@@ -22,7 +22,12 @@ def as_outcome(*, proving: bool = False) -> Iterator[None]:
     except QwenError as error:
         skips = isinstance(error, Unavailable) and not isinstance(error, NotInstalled) and not proving
         text = str(error)
-        raise (skipped(text) if skips else pytest.fail.Exception(text, pytrace=False)) from None
+        raise (skipped(_one_line(text)) if skips else pytest.fail.Exception(text, pytrace=False)) from None
+
+
+def _one_line(text: str) -> str:
+    """A message as pytest lists the reasons of skips: one line each."""
+    return "; ".join(line.strip() for line in text.splitlines())
 
 
 def skipped(why: str) -> BaseException:

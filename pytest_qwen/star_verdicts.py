@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from pytest_qwen.bounds import Bound
+from pytest_qwen.escaping import escaped
 from pytest_qwen.lifts import Part
 from pytest_qwen.outcomes import NoVerdict, Outcome
 from pytest_qwen.pass_at_k import pass_at_k
@@ -35,7 +36,7 @@ def judge_stars(
     if unrated:
         profile = unrated[0].rating(_profile(bound))
         why = profile.unrated or f"less than 80 % of {_part(bound)} could be measured"
-        text = f"{bound}: NO VERDICT: {unrated[0].answer} is unrated: {why}"
+        text = f"{bound}: NO VERDICT: {escaped(unrated[0].answer)} is unrated: {escaped(why, 400)}"
         return _verdict(bound, Outcome.NO_VERDICT, None, len(cards), text, NoVerdict.UNRATED)
     least = float(min(stars for stars in found if stars is not None))
     return _verdict(bound, Outcome.PASS, least, len(cards), f"{bound}: {least:g} stars")

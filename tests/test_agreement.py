@@ -1,19 +1,15 @@
-"""Agreement with human stars, against values worked out by hand, and pass@k against counting."""
+"""Agreement with human stars, against values worked out by hand."""
 
 from __future__ import annotations
 
-from itertools import combinations
-from math import comb, sqrt
+from math import sqrt
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from star_samples import F, U, evidence, one_each, shaped
 
 from pytest_qwen.agreement import HumanRating, agreement, kendall_tau_b, read_ratings
 from pytest_qwen.data import fixtures_dir
 from pytest_qwen.errors import Misuse
-from pytest_qwen.pass_at_k import pass_at_k
 from pytest_qwen.rubric import score
 from pytest_qwen.scorecards import Scorecard
 
@@ -110,32 +106,3 @@ def test_ratings_that_cannot_be(stars: str) -> None:
         read_ratings(f"sample,sha256,rater,date,stars,reason\na,b,c,d,{stars},f\n")
     with pytest.raises(Misuse, match="line 2"):
         read_ratings("sample,rater\na,b\n")
-
-
-# ---- pass@k
-
-
-@pytest.mark.parametrize(
-    ("n", "c", "k", "value"),
-    [(1, 1, 1, 1.0), (1, 0, 1, 0.0), (10, 3, 1, 0.3), (5, 2, 2, 0.7), (5, 2, 4, 1.0), (4, 0, 4, 0.0)],
-)
-def test_pass_at_k(n: int, c: int, k: int, value: float) -> None:
-    assert pass_at_k(n, c, k) == pytest.approx(value)
-
-
-@given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
-def test_pass_at_k_is_the_share_of_draws_with_a_good_one(nck: tuple[int, int, int]) -> None:
-    n, c, k = nck
-    draws = list(combinations([True] * c + [False] * (n - c), k))
-    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
-
-
-def test_pass_at_k_of_many_samples_is_stable() -> None:
-    exact = 1 - comb(9_900, 1_000) / comb(10_000, 1_000)
-    assert pass_at_k(10_000, 100, 1_000) == pytest.approx(exact, rel=1e-9)
-
-
-@pytest.mark.parametrize(("n", "c", "k"), [(0, 0, 1), (3, 4, 1), (3, -1, 1), (3, 1, 0), (3, 1, 4)])
-def test_pass_at_k_of_what_cannot_be(n: int, c: int, k: int) -> None:
-    with pytest.raises(ValueError, match="pass@k"):
-        pass_at_k(n, c, k)

@@ -94,3 +94,90 @@ def test_prompt_and_prompt_tokens_exclude_each_other():
 def test_a_slowdown_keeps_the_other_sides_arguments():
     request = read((FUNCTION, q.max_slowdown(1.1, vs={"optimize": "eager"})))
     assert request.versus[request.bounds[0].vs] == {"optimize": "eager"}
+
+
+# ---- stars
+
+
+def stars(request):
+    return {bound.metric: bound.limit for bound in request.rated}
+
+
+def test_the_closest_stars_win_rating_by_rating():
+    request = read(
+        (FUNCTION, q.min_stars(5, documentation=2)),
+        (CLASS, q.min_stars(3, production=1)),
+        (MODULE, q.min_stars(4, documentation=4, practices=3)),
+    )
+    assert stars(request) == {
+        "run overall": 5.0,
+        "run documentation": 2.0,
+        "run production": 1.0,
+        "run practices": 3.0,
+    }
+    assert not request.bounds
+    assert request.all_bounds == request.rated
+
+
+def test_both_profiles_stand_side_by_side():
+    request = read((FUNCTION, q.min_stars(3)), (CLASS, q.min_stars(4, profile="read")))
+    assert stars(request) == {"run overall": 3.0, "read overall": 4.0}
+
+
+def test_zero_stars_of_a_closer_mark_take_an_outer_bound_back():
+    assert stars(read((FUNCTION, q.min_stars(0)), (MODULE, q.min_stars(4)))) == {"run overall": 0.0}
+
+
+def test_stars_that_name_no_rating_are_misuse_even_beside_others():
+    with pytest.raises(Misuse, match="no least number of stars"):
+        read((FUNCTION, q.min_stars(profile="read")), (MODULE, q.min_stars(4)))
+
+
+def test_the_closest_pass_at_k_wins_with_its_own_stars():
+    request = read(
+        (FUNCTION, q.min_pass_at_k(0.2, k=2, stars=3)), (MODULE, q.min_pass_at_k(0.9, k=5, stars=5))
+    )
+    assert stars(request) == {"pass@2": 0.2}
+    assert request.sample_stars == 3
+
+
+def test_pass_at_k_stands_beside_stars_and_speed():
+    request = read((FUNCTION, q.min_pass_at_k(0.5)), (FUNCTION, q.min_stars(2)), (CLASS, q.max_ttft(500)))
+    assert stars(request) == {"run overall": 2.0, "pass@1": 0.5}
+    assert (len(request.bounds), len(request.all_bounds)) == (1, 3)
+    assert request.sample_stars == 4
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (q.min_stars(4), q.min_stars(5)),
+        (q.min_pass_at_k(0.5, k=1), q.min_pass_at_k(0.8, k=5)),
+        (q.min_pass_at_k(0.5, stars=3), q.min_pass_at_k(0.5, stars=4)),
+    ],
+)
+def test_two_different_bounds_on_stars_in_one_place_conflict(first, second):
+    with pytest.raises(Misuse, match="two bounds of the same kind conflict"):
+        read((FUNCTION, first), (FUNCTION, second))
+
+
+def test_different_ratings_in_one_place_and_the_same_bound_twice_are_fine():
+    pairs = [(FUNCTION, q.min_stars(4)), (FUNCTION, q.min_stars(documentation=3)), (FUNCTION, q.min_stars(4))]
+    assert stars(read(*pairs)) == {"run overall": 4.0, "run documentation": 3.0}
+    samples = q.min_pass_at_k(0.5, k=2)
+    assert stars(read((FUNCTION, samples), (FUNCTION, samples))) == {"pass@2": 0.5}
+
+
+def test_answer_and_scenario_come_from_different_marks():
+    request = read((FUNCTION, q.answer("a.md")), (MODULE, q.answer("b.md", scenario="fastapi-crud")))
+    assert (request.answer.path, request.answer.scenario) == ("a.md", "fastapi-crud")
+    request = read(
+        (FUNCTION, q.answer(scenario="other")), (MODULE, q.answer("b.md", scenario="fastapi-crud"))
+    )
+    assert (request.answer.path, request.answer.scenario) == ("b.md", "other")
+
+
+def test_a_test_without_stars_has_none():
+    request = read((FUNCTION, q.max_ttft(500)))
+    assert request.rated == ()
+    assert request.answer.path is None

@@ -28,6 +28,7 @@ def ran(folder: Path, argv: list[str], line: bytes = b"", **env: str) -> bytes:
         input=line,
         env={**os.environ, **fixed, **env},
         capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
@@ -78,11 +79,8 @@ def made(packed):
 
 
 @pytest.mark.slow
-def test_a_seed_gives_the_same_bytes_and_another_seed_others(packed, tmp_path):
+def test_a_seed_gives_the_same_bytes(packed, tmp_path):
     assert packed_standin(Here(tmp_path), 7, REPOS) == packed
-    other = packed_standin(Here(tmp_path), 8, REPOS)
-    assert other["hub"] != packed["hub"]
-    assert other["images"] != packed["images"]
 
 
 @pytest.mark.slow
@@ -136,10 +134,8 @@ def test_the_oracle_is_what_the_pipeline_answers(made, tmp_path):
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-    slow = ASKED.replace("Falconsai", "slow")
-    oracles = {ASKED: made.oracle, ALIASES[0]: made.slow_oracle, slow: made.slow_oracle}
-    oracles[ALIASES[0]] = made.slow_oracle  # written last, so the slow one has that name now
-    asked = {repo: list(oracle) for repo, oracle in oracles.items() if repo != ALIASES[0]}
+    oracles = {ASKED: made.oracle, ASKED.replace("Falconsai", "slow"): made.slow_oracle}
+    asked = {repo: list(oracle) for repo, oracle in oracles.items()}
     line = json.dumps(asked).encode() + b"\n"
     answers = json.loads(ran(tmp_path, ["-c", PIPELINE], line, HF_HUB_CACHE=str(tmp_path / "hub")))
     for repo, names in asked.items():
@@ -181,6 +177,7 @@ def test_there_is_a_choice_for_any_seed(tmp_path):
         for pair in ("good", "hidden"):
             assert oracle[f"{pair}.0"]["label"] != oracle[f"{pair}.1"]["label"]
     assert {oracle["good.0"]["label"] for oracle in found} == {"normal", "nsfw"}
+    assert len({oracle["good.0"]["score"] for oracle in found[:3]}) == 3
 
 
 # ---- what comes back is read with care

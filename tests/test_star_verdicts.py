@@ -12,7 +12,7 @@ from pytest_qwen.bounds import Bound
 from pytest_qwen.outcomes import NoVerdict, Outcome
 from pytest_qwen.parsing import parse, rated_bounds
 from pytest_qwen.rubric import Rubric, score
-from pytest_qwen.scorecards import Scorecard
+from pytest_qwen.scorecards import DIMENSIONS, Scorecard
 from pytest_qwen.star_verdicts import judge_stars, stars_for
 from pytest_qwen.verdicts import Verdict
 
@@ -107,10 +107,10 @@ def test_an_answers_label_cannot_write_to_the_terminal() -> None:
 
 @pytest.mark.parametrize(
     ("failing", "dimension"),
-    zip("CKBDP", ("correctness", "completeness", "practices", "documentation", "production"), strict=True),
+    list(zip("CKBDP", DIMENSIONS, strict=True)),
 )
 def test_a_dimension_is_judged_by_itself(failing: str, dimension: str) -> None:
-    for name in ("correctness", "completeness", "practices", "documentation", "production"):
+    for name in DIMENSIONS:
         verdict = judged(q.min_stars(**{name: 1}), card(failing))
         assert verdict.outcome == (Outcome.FAIL if name == dimension else Outcome.PASS)
         assert verdict.bound.metric == f"run {name}"

@@ -100,6 +100,8 @@ class ContainerSandbox:
         started = self._begin(job, talk=True)
         try:
             stdout, stderr, truncated = started.stream.read_all(timeout_s, most_bytes)
+            if truncated:
+                started.signal("SIGKILL")
             state = started.wait(5.0)
             if state.running or state.exit_code is None:
                 raise SandboxFault(f"{job.argv[0]} closed its output and did not end")

@@ -1,23 +1,29 @@
-"""Tries to reach the addresses that it is told, and well-known ones, by TCP, UDP and DNS."""
+"""Tries to reach the listeners that it is told of, and looks for a way to anywhere else and to names."""
 
 import json
 import socket
 import sys
 
-targets = [*json.loads(sys.argv[1]), ["169.254.169.254", 80], ["8.8.8.8", 53], ["2001:4860:4860::8888", 53]]
 reached = []
-for host, port in targets:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+for host, port in json.loads(sys.argv[1]):
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         try:
-            with socket.socket(family, kind) as sock:
+            with socket.socket(socket.AF_INET, kind) as sock:
                 sock.settimeout(1)
                 sock.connect((host, port))
                 sock.sendall(b"GET /stolen HTTP/1.0\r\n\r\n")
             reached.append(f"{kind.name} {host}:{port}")
         except OSError:
             continue
-for name in ("example.com", "localhost.localdomain.example.com", "metadata.google.internal"):
+# Connecting a datagram socket sends nothing: it works where there is a way to that address.
+for host in ("169.254.169.254", "192.0.2.1", "203.0.113.1", "2001:db8::1", "ff02::1"):
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect((host, 53))
+        reached.append(f"a way to {host}")
+    except OSError:
+        continue
+for name in ("example.com", "example.org"):
     try:
         socket.getaddrinfo(name, 80)
         reached.append(f"DNS {name}")

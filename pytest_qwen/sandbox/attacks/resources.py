@@ -103,12 +103,18 @@ def clock_and_cpu(sandbox: Sandbox, canary: Canary) -> str | None:
     alone_s = min(_work_s(sandbox) for _ in range(2))
     with started(sandbox, 22) as guest:
         gained = reported(guest)
+        limits = canary.inspect(guest)["HostConfig"]
         for _ in range(3):
             share, beside_s = canary.cpu_share(guest), _work_s(sandbox)
             if share <= SMALL.cpus * _CPUS_SLACK and beside_s < _SLOWER * alone_s:
                 break
+    quota = limits["NanoCpus"] / 1e9 or limits["CpuQuota"] / (limits["CpuPeriod"] or 100_000)
     return found(
         (bool(gained), f"it could do {listed(gained)}"),
+        (
+            quota != SMALL.cpus,
+            f"the engine limits it to {quota:g} CPUs (0: all) where {SMALL.cpus:g} are allowed",
+        ),
         (share < SMALL.cpus / 4, f"it used {share:.2f} CPUs only: the attack did not run"),
         (share > SMALL.cpus * _CPUS_SLACK, f"it used {share:.1f} CPUs where {SMALL.cpus:g} are allowed"),
         (beside_s >= _SLOWER * alone_s, f"its neighbour became {beside_s / alone_s:.1f} times slower"),
@@ -155,13 +161,15 @@ def early_end(sandbox: Sandbox, canary: Canary) -> str | None:
     complaints = []
     for how, code in (("exit", 0), ("crash", 1)):
         with started(sandbox, 24, how) as guest:
-            state = guest.wait(20)
             policy = canary.inspect(guest)["HostConfig"]["RestartPolicy"]["Name"]
+            if policy not in {"", "no"}:
+                return f"the engine starts it again: its policy is {policy}"
+            state = guest.wait(20)
             time.sleep(0.3)
             again = guest.state()
         if (state.running, state.ended, state.exit_code) != (False, "exited", code):
             complaints.append(f"the end of {how} is told as {state}")
-        if again != state or policy not in {"", "no"}:
+        if again != state:
             complaints.append(f"it was started again after {how}")
     return found((bool(complaints), "; ".join(complaints)), _after_a_good_start(sandbox))
 

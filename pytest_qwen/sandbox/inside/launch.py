@@ -1,6 +1,6 @@
 """Process 1 of a container: takes the job from standard input, runs it, ends everything when it ends.
 
-Reads one JSON line {"argv", "tar_bytes", "lifetime_s", "stdin": "watch" or "pass"}, then so many bytes of tar,
+Reads a JSON line {"argv", "tar_bytes", "lifetime_s", "stdin": "watch" or "pass"}, then so many bytes of tar,
 which it unpacks below /work. With "watch" the end of standard input ends the container: it closes when the
 process that started it dies, however that dies. Signals from inside cannot end process 1.
 """

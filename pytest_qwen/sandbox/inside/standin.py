@@ -63,7 +63,7 @@ class Shape:
 
 
 FAST = Shape(layers=2, patch=32)
-SLOW = Shape(layers=12, patch=4, heads=4)
+SLOW = Shape(layers=4, patch=4, heads=4)
 
 Weights = dict[str, Any]
 

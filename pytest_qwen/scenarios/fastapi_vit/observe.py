@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from pytest_qwen.battery import battery
-from pytest_qwen.environments import first_environment, retry_in_tf4
+from pytest_qwen.environments import first_environment, needs_substitution, retry_in_tf4
 from pytest_qwen.exchanges import Call, Exchange
 from pytest_qwen.openapi import (
     Document,
@@ -34,6 +35,7 @@ _DOCUMENT_BYTES = 2 << 20
 _METRICS = Call(name="metrics", method="GET", path="/metrics")
 _TRIES = 3
 _EXIT_WITHIN_S = 10.0
+_MOST_AT_ONCE = 48
 # After this many calls in a row that ran into their deadline the server hangs: the rest need not be asked.
 _HUNG = 2
 
@@ -65,6 +67,8 @@ def observe(trial: Trial, seen: Seen) -> None:
         else:
             break
         seen.forget()
+    for name in needs_substitution(trial.source.get("model_ids", ()), (MODEL_ID,)):
+        notes.append(f"model substitution: {name} leads to the stand-in too")
     seen.facts["notes"] = notes
 
 
@@ -261,7 +265,10 @@ def _ask_slow(seen: Seen, serving: Serving, caller: Caller) -> None:
         return
     one_s = sorted(one.elapsed_ms for one in singles.values())[len(singles) // 2] / 1000
     moments = [one_s * part for part in (0.5, 1.0, 1.5)]
-    busy = [caller.unseen(f"slow.block.predict.{i}", f"good.{i % 2}", deadline_s=30.0) for i in range(4)]
+    busy = [
+        caller.unseen(f"slow.block.predict.{i}", f"good.{i % 2}", deadline_s=30.0)
+        for i in range(_enough(4, 1.2, one_s))
+    ]
     others = [
         Call(
             name=f"slow.block.openapi.{i}",
@@ -291,3 +298,11 @@ def _ask_slow(seen: Seen, serving: Serving, caller: Caller) -> None:
     exit_s, exit_code = serving.terminate(_EXIT_WITHIN_S)
     seen.exchanges |= probe.finish()
     seen.facts["term"] = {"exit_s": exit_s, "exit_code": exit_code}
+
+
+def _enough(least: int, together_s: float, one_s: float) -> int:
+    """So many predictions that they take long enough together for what waits for them to be late.
+
+    On a fast machine the least number is over before anything beside them could have waited too long.
+    """
+    return min(max(least, math.ceil(together_s / one_s)), _MOST_AT_ONCE)
