@@ -189,6 +189,11 @@ def _example(kind: str) -> str:
 _JSON = ("Content-Type", "application/json")
 
 
+def health_call(name: str, path: str, delay_s: float = 0.0) -> Call:
+    """A question for the server's health."""
+    return Call(name=name, method="GET", path=path, delay_s=delay_s)
+
+
 def shuffled(calls: Sequence[Call], seed: int) -> list[Call]:
     """The calls in an order that a program cannot know, the same for the same seed."""
     mixed = list(calls)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from pytest_qwen.battery import battery
 from pytest_qwen.environments import first_environment, needs_substitution, retry_in_tf4
-from pytest_qwen.exchanges import Call, Exchange
+from pytest_qwen.exchanges import Call
 from pytest_qwen.openapi import (
     Document,
     NotReadable,
@@ -24,7 +23,8 @@ from pytest_qwen.openapi import (
 from pytest_qwen.records import plain
 from pytest_qwen.sandbox.base import Sandbox, SandboxFault
 from pytest_qwen.scenarios.base import Seen, Trial, result_of
-from pytest_qwen.scenarios.fastapi_vit.calls import ASKABLE, Caller, Images, shuffled
+from pytest_qwen.scenarios.fastapi_vit.calls import ASKABLE, Caller, Images, health_call, shuffled
+from pytest_qwen.scenarios.fastapi_vit.slow import ask_slow
 from pytest_qwen.scenarios.starting import another_stub, example_calls, launch_of
 from pytest_qwen.serving import Serving
 from pytest_qwen.standin import ALIASES, Standin, packed_standin
@@ -33,9 +33,6 @@ MODEL_ID = "Falconsai/nsfw_image_detection"
 _DOCUMENT = Call(name="openapi", method="GET", path="/openapi.json")
 _DOCUMENT_BYTES = 2 << 20
 _METRICS = Call(name="metrics", method="GET", path="/metrics")
-_TRIES = 3
-_EXIT_WITHIN_S = 10.0
-_MOST_AT_ONCE = 48
 # After this many calls in a row that ran into their deadline the server hangs: the rest need not be asked.
 _HUNG = 2
 
@@ -160,7 +157,7 @@ def _ask_main(trial: Trial, seen: Seen, serving: Serving, works: _Signal) -> Non
     health = find_health(offered)
     if health is not None:
         seen.facts["health"] = health.path
-        seen.exchanges |= probe.batch([_health("health", health.path)])
+        seen.exchanges |= probe.batch([health_call("health", health.path)])
     if predict is None or predict.how not in ASKABLE:
         if predict is not None:
             seen.facts["cannot_ask"] = (
@@ -199,10 +196,6 @@ def _ask(seen: Seen, serving: Serving, calls: list[Call]) -> bool:
     return True
 
 
-def _health(name: str, path: str, delay_s: float = 0.0) -> Call:
-    return Call(name=name, method="GET", path=path, delay_s=delay_s)
-
-
 def _ask_large(seen: Seen, serving: Serving, caller: Caller) -> None:
     """25 MiB, while the engine is asked for the guest's resident memory."""
     before = peak = serving.guest.resident_bytes()
@@ -233,7 +226,7 @@ def _empty(seen: Seen, serving: Serving, works: _Signal) -> None:
         if serving.ready():
             path = seen.facts.get("health") if works.wait() else None
             caller = works.wait()
-            calls = [_health("empty.health", path)] if path else []
+            calls = [health_call("empty.health", path)] if path else []
             if caller is not None:
                 calls.append(caller.good("empty.predict", "good.0"))
             seen.exchanges |= serving.probe.batch(calls, at_once=1) if calls else {}
@@ -250,59 +243,5 @@ def _slow(seen: Seen, serving: Serving, works: _Signal) -> None:
         if caller is None:
             return
         if ready:
-            _ask_slow(seen, serving, caller)
+            ask_slow(seen, serving, caller)
         seen.servers["slow"] = serving.server()
-
-
-def _ask_slow(seen: Seen, serving: Serving, caller: Caller) -> None:
-    """First alone, then with company: another request, health, eight at once, SIGTERM."""
-    probe = serving.probe
-    singles: dict[str, Exchange] = {}
-    for index in range(_TRIES + 1):
-        singles |= probe.batch([caller.unseen(f"slow.first.{index}", "good.0", deadline_s=20.0)])
-    seen.exchanges |= singles
-    if not all(one.ok for one in singles.values()):
-        return
-    one_s = sorted(one.elapsed_ms for one in singles.values())[len(singles) // 2] / 1000
-    moments = [one_s * part for part in (0.5, 1.0, 1.5)]
-    busy = [
-        caller.unseen(f"slow.block.predict.{i}", f"good.{i % 2}", deadline_s=30.0)
-        for i in range(_enough(4, 1.2, one_s))
-    ]
-    others = [
-        Call(
-            name=f"slow.block.openapi.{i}",
-            method="GET",
-            path="/openapi.json",
-            delay_s=moment,
-            deadline_s=30.0,
-        )
-        for i, moment in enumerate(moments)
-    ]
-    seen.exchanges |= probe.batch([*busy, *others])
-    health = seen.facts.get("health")
-    if health:
-        flood = [
-            caller.unseen(f"slow.flood.predict.{i}", f"good.{i % 2}", deadline_s=60.0) for i in range(16)
-        ]
-        asked = [_health(f"slow.flood.health.{i}", health, moment) for i, moment in enumerate(moments)]
-        seen.exchanges |= probe.batch([*flood, *asked])
-    for attempt in range(_TRIES):
-        eight = [
-            caller.unseen(f"slow.load.eight.{attempt}.{i}", f"good.{i % 2}", deadline_s=60.0)
-            for i in range(8)
-        ]
-        seen.exchanges |= probe.batch(eight)
-    probe.begin([caller.unseen("term.request", "good.0", deadline_s=30.0)])
-    time.sleep(one_s / 3)  # in the middle of the prediction
-    exit_s, exit_code = serving.terminate(_EXIT_WITHIN_S)
-    seen.exchanges |= probe.finish()
-    seen.facts["term"] = {"exit_s": exit_s, "exit_code": exit_code}
-
-
-def _enough(least: int, together_s: float, one_s: float) -> int:
-    """So many predictions that they take long enough together for what waits for them to be late.
-
-    On a fast machine the least number is over before anything beside them could have waited too long.
-    """
-    return min(max(least, math.ceil(together_s / one_s)), _MOST_AT_ONCE)
