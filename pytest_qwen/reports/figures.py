@@ -154,9 +154,9 @@ def heading_of(record: RunRecord) -> tuple[str, str]:
 
 def grouped(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
     """The records that share device, model and configuration, in the order in which each first came."""
-    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
-        key = (device_label(record), str(record.spec.get("model") or ""), setting(record))
+        key = (heading_of(record)[0], str(record.spec.get("model") or ""), setting(record))
         groups.setdefault(key, []).append(record)
     return list(groups.values())
 

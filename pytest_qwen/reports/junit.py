@@ -15,7 +15,8 @@ def user_properties(record: RunRecord) -> list[tuple[str, Scalar]]:
     """The pairs for pytest's `user_properties`; what is unknown or infinite is left out.
 
     `qwen.gpu`, `qwen.model`, `qwen.engine`, `qwen.optimize`, and for each verdict `qwen.<mark>.<figure>`,
-    with the percentile between them where it is not the median: `qwen.max_ttft.p95.estimate`.
+    with the percentile between them where it is not the median: `qwen.max_ttft.p95.estimate`, and the profile
+    and dimension of stars: `qwen.min_stars.run.overall.estimate`.
     """
     found: list[tuple[str, Scalar]] = []
     if record.spec:
@@ -29,6 +30,7 @@ def user_properties(record: RunRecord) -> list[tuple[str, Scalar]]:
 def _of_verdict(verdict: Verdict) -> list[tuple[str, Scalar]]:
     bound = verdict.bound
     parts = ["qwen", bound.marker, *([bound.stat] if bound.stat != "median" else [])]
+    parts += bound.metric.split() if bound.judged == "rated" else []
     prefix = ".".join([*parts, *([f"vs-{bound.vs}"] if bound.vs else [])])
     figures: dict[str, Scalar | None] = {
         "verdict": verdict.outcome.value,

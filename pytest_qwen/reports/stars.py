@@ -71,13 +71,13 @@ class _Page:
         first = min(room, max(len("answer"), *map(len, names)))
         yield _row("answer".ljust(first), heading, widths)
         for card, name, cells in zip(cards, names, rows, strict=True):
-            yield _row(fit(name, first, unicode=self.unicode).ljust(first), cells, widths)
+            yield _row(fit(name, first, unicode=self.unicode, keep="end").ljust(first), cells, widths)
             for said in _remarks(card):
                 yield from self.wrapped(said, indent="    ")
 
     def _narrow(self, cards: Sequence[Scorecard], names: Sequence[str]) -> Iterator[str]:
         for card, name in zip(cards, names, strict=True):
-            yield fit(name, self.width, unicode=self.unicode)
+            yield fit(name, self.width, unicode=self.unicode, keep="end")
             for profile, rating in card.ratings.items():
                 said = f"{profile} {star_text(rating.overall, unicode=self.unicode)}: {_digits(rating)}"
                 yield from self.wrapped(said, indent=_GAP)

@@ -16,7 +16,7 @@ EXPLAINED = json.loads((ANSWERS / "explanations.json").read_text(encoding="utf-8
 PUBLISHED = read_ratings((ANSWERS / "ratings.csv").read_text(encoding="utf-8"))
 
 
-def test_agreement_with_the_published_ratings(rate, record_property):
+def test_agreement_with_the_published_ratings(rate, request):
     """Agreement is bounded, not tuned; every difference of two stars or more has its checks named."""
     names = [one.sample for one in PUBLISHED]
     cards = rate.all([ANSWERS / name for name in names], labels=names)
@@ -24,8 +24,8 @@ def test_agreement_with_the_published_ratings(rate, record_property):
         found = {profile: {"overall": one.overall, **one.stars} for profile, one in card.ratings.items()}
         assert found == STARS[name], name
     table = agreement(PUBLISHED, cards)
-    record_property("kendall_tau_b", table.tau_b)
-    record_property("mean_absolute_error_stars", table.mean_absolute_error)
+    request.node.user_properties.append(("qwen.kendall_tau_b", table.tau_b))
+    request.node.user_properties.append(("qwen.mean_absolute_error_stars", table.mean_absolute_error))
     assert table.tau_b >= 0.5
     explained = {one["sample"]: one for one in EXPLAINED}
     for pair in table.far:
