@@ -18,7 +18,7 @@ from pytest_qwen.errors import Misuse, Unavailable, explain
 from pytest_qwen.locks import DeviceLock, runtime_directory
 from pytest_qwen.observations import Evidence
 from pytest_qwen.quality_records import evidence_from_json, evidence_to_json, scorecard_to_json
-from pytest_qwen.rating import Rated, Rater, digest_of, read_answer, rescore, scenario_of
+from pytest_qwen.rating import Given, Rated, Rater, digest_of, read_answer, rescore, scenario_of
 from pytest_qwen.sandbox.base import Sandbox
 from pytest_qwen.scorecards import Scorecard
 from pytest_qwen.settings import Settings
@@ -139,17 +139,13 @@ class Grader:
 class Ratings:
     """The answers that one test rated; `take` gives what came of each, run now or recorded."""
 
-    def __init__(
-        self, take: Callable[[Sequence[bytes | str], str | None, Sequence[str]], Sequence[Rated]]
-    ) -> None:
+    def __init__(self, take: Callable[[Sequence[Given], str | None], Sequence[Rated]]) -> None:
         self._take = take
         self.rated: list[Rated] = []
 
-    def add(
-        self, answers: Sequence[bytes | str], scenario: str | None, labels: Sequence[str]
-    ) -> list[Scorecard]:
+    def add(self, answers: Sequence[Given], scenario: str | None) -> list[Scorecard]:
         """Rate them and keep what came of it."""
-        found = self._take(answers, scenario, labels)
+        found = self._take(answers, scenario)
         self.rated += found
         return [one.scorecard for one in found]
 
@@ -169,11 +165,9 @@ class Ratings:
 def live(grader: Grader) -> Ratings:
     """Ratings of answers that are run now."""
 
-    def take(answers: Sequence[bytes | str], scenario: str | None, labels: Sequence[str]) -> Sequence[Rated]:
+    def take(answers: Sequence[Given], scenario: str | None) -> Sequence[Rated]:
         rater = grader.rater(scenario)
-        if len(answers) == 1:
-            return [rater.rate(answers[0], label=labels[0])]
-        return rater.rate_all(answers, labels=labels)
+        return rater.rate_all(answers)
 
     return Ratings(take)
 
@@ -204,13 +198,18 @@ def replayed(evidence: Sequence[Mapping[str, Any]], test: str, *, strict: bool) 
     return Ratings(take)
 
 
-def answer_bytes(answer: object, folder: Path) -> bytes | str:
-    """The text of what `rate` was given: text, bytes, a path or `llm.generate`'s answer. Raises Misuse."""
+def given(answer: object, folder: Path, label: str | None) -> Given:
+    """What `rate` was given: text, bytes, a path or `llm.generate`'s answer. Raises Misuse for others."""
     if isinstance(answer, Path):
-        return read_answer(folder / answer)
+        return Given(text=read_answer(folder / answer), label=answer.stem if label is None else label)
     text = getattr(answer, "text", answer)
     if isinstance(text, str | bytes):
-        return text
+        cut = (
+            getattr(answer, "output_tokens", None)
+            if getattr(answer, "finish_reason", "") == "length"
+            else None
+        )
+        return Given(text=text, label="answer" if label is None else label, cut_at=cut)
     raise Misuse(
         explain(
             "rate() takes an answer",

@@ -35,6 +35,15 @@ class Rated:
     scorecard: Scorecard
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An answer to rate: its text, the name that reports show, and the token limit of ours that cut it."""
+
+    text: str | bytes
+    label: str
+    cut_at: int | None = None
+
+
 def scenario_of(name: str | None) -> Scenario:
     """The scenario of that name, the first one for None. Raises Misuse for a name that is none."""
     if name is None:
@@ -132,12 +141,12 @@ class Rater:
             evidence = replace(evidence, facts={**evidence.facts, "cut": note})
         return self._scored(evidence)
 
-    def rate_all(self, answers: Sequence[str | bytes], *, labels: Sequence[str]) -> list[Rated]:
+    def rate_all(self, answers: Sequence[Given]) -> list[Rated]:
         """Rate several answers, as many at once as the machine has room for."""
         self.self_check()
         with ThreadPoolExecutor(max(1, min(len(answers), 16))) as pool:
             return list(
-                pool.map(lambda pair: self.rate(pair[0], label=pair[1]), zip(answers, labels, strict=True))
+                pool.map(lambda one: self.rate(one.text, label=one.label, cut_at=one.cut_at), answers)
             )
 
     def _prepare(self) -> Any:

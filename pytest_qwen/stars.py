@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_qwen.ask import RunRequest
 from pytest_qwen.errors import Misuse, explain
-from pytest_qwen.grading import Ratings, answer_bytes
+from pytest_qwen.grading import Ratings, given
 from pytest_qwen.scorecards import Scorecard
 
 
@@ -27,19 +27,20 @@ class Rate:
         self, answer: object = None, *, scenario: str | None = None, label: str | None = None
     ) -> Scorecard:
         """Rate one answer: text, bytes, a path, or what `llm.generate` gave."""
-        return self.all([answer], scenario=scenario, labels=[label or ""])[0]
+        return self.all([answer], scenario=scenario, labels=[label] if label else ())[0]
 
     def all(
         self, answers: Sequence[object], *, scenario: str | None = None, labels: Sequence[str] = ()
     ) -> list[Scorecard]:
         """Rate several answers, as many at once as the machine has room for."""
         mark = self._request.answer
-        given = [self._recorded() if one is None else one for one in answers]
-        texts = [answer_bytes(one, self._folder) for one in given]
-        names = [
-            label or _label(one, number) for number, (one, label) in enumerate(_zipped(given, labels), 1)
-        ]
-        return self._ratings.add(texts, scenario or mark.scenario, names)
+        taken = []
+        for number, one in enumerate(answers, start=len(self._ratings.rated) + 1):
+            answer = self._recorded() if one is None else one
+            index = number - len(self._ratings.rated) - 1
+            default = None if isinstance(answer, Path) else f"answer {number}"
+            taken.append(given(answer, self._folder, labels[index] if index < len(labels) else default))
+        return self._ratings.add(taken, scenario or mark.scenario)
 
     def _recorded(self) -> Path:
         if self._request.answer.path is None:
@@ -52,11 +53,3 @@ class Rate:
                 )
             )
         return Path(self._request.answer.path)
-
-
-def _label(given: object, number: int) -> str:
-    return given.stem if isinstance(given, Path) else f"answer {number}"
-
-
-def _zipped(given: Sequence[object], labels: Sequence[str]) -> list[tuple[object, str]]:
-    return [(one, labels[i] if i < len(labels) else "") for i, one in enumerate(given)]

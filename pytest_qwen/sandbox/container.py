@@ -100,12 +100,12 @@ class ContainerSandbox:
         started = self._begin(job, talk=True)
         try:
             stdout, stderr, truncated = started.stream.read_all(timeout_s, most_bytes)
-            if truncated:
-                started.signal("SIGKILL")
+            if truncated:  # it is killed as it is removed; before, the engine still waits for its reader
+                return Output(exit_code=137, stdout=stdout, stderr=stderr, truncated=True)
             state = started.wait(5.0)
             if state.running or state.exit_code is None:
                 raise SandboxFault(f"{job.argv[0]} closed its output and did not end")
-            return Output(exit_code=state.exit_code, stdout=stdout, stderr=stderr, truncated=truncated)
+            return Output(exit_code=state.exit_code, stdout=stdout, stderr=stderr)
         finally:
             started.remove()
 
@@ -177,10 +177,10 @@ class ContainerSandbox:
             if talk
             else LogConfig(
                 type="k8s-file" if podman else "local",
-                config={
-                    "max-size": f"{limits.log_bytes >> 20}m",
-                    **({} if podman else {"max-file": "1", "compress": "false"}),
-                },
+                # Docker keeps the file before the current one too, whatever it is told.
+                config={"max-size": f"{limits.log_bytes >> 10}k"}
+                if podman
+                else {"max-size": f"{limits.log_bytes >> 11}k", "max-file": "1", "compress": "false"},
             )
         )
         return self._client.api.create_host_config(

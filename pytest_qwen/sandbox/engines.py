@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_qwen.errors import Misuse, NotInstalled, Unavailable, explain
+from pytest_qwen.escaping import escaped
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -58,7 +59,7 @@ def connect(asked: str = "auto") -> DockerClient:
 
 
 def close_sockets_of(error: BaseException | None) -> None:
-    """Close the sockets that the SDK leaves open where it could not connect: each would be a warning later."""
+    """Close the sockets that the SDK leaves open where it could not connect; each would be a warning."""
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
@@ -150,7 +151,7 @@ def _in_words(error: BaseException) -> str:
     ):
         if sign in text:
             return words
-    return f"no container engine answers there ({type(error).__name__}: {text[:160]})"
+    return f"no container engine answers there ({type(error).__name__}: {escaped(text, 160)})"
 
 
 def _slip(problems: list[str]) -> str | None:

@@ -61,8 +61,8 @@ def profile() -> dict[str, object]:
     """The profile in the engines' JSON form.
 
     `clone` may make no namespace; `clone3`, whose flags a filter cannot see, says that it does not exist, so
-    that the C library falls back. Sockets are local, internet, or routing's (to list interfaces). A program of
-    another architecture's calls is killed.
+    that the C library falls back. Sockets are local, internet, or routing's (to list interfaces). A program
+    that makes another architecture's calls is killed.
     """
     allowed = sorted({name for names in _GROUPS.values() for name in names.split()})
     families = [[_is(0, family)] for family in (_AF_UNIX, _AF_INET, _AF_INET6)]

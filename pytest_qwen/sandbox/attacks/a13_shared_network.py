@@ -8,17 +8,14 @@ from pathlib import Path
 
 
 def listening() -> list[int]:
+    """The ports that anything is bound to: listeners of TCP, and every socket of UDP."""
     found = []
-    for port in range(1, 65536):
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except PermissionError:
-                continue
-            except OSError:
-                sock.settimeout(0.2)
-                if sock.connect_ex(("127.0.0.1", port)) == 0:
-                    found.append(port)
+    for table, wanted in (("tcp", "0A"), ("tcp6", "0A"), ("udp", ""), ("udp6", "")):
+        lines = (
+            Path("/proc/net", table).read_text().splitlines()[1:] if Path("/proc/net", table).exists() else []
+        )
+        rows = [line.split() for line in lines]
+        found += [int(row[1].rpartition(":")[2], 16) for row in rows if not wanted or row[3] == wanted]
     return found
 
 

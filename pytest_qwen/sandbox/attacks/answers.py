@@ -62,7 +62,7 @@ def kill_the_probe(sandbox: Sandbox, canary: Canary) -> str | None:
     )
 
 
-def shared_network(sandbox: Sandbox, canary: Canary) -> str | None:
+def shared_network(sandbox: Sandbox, _canary: Canary) -> str | None:
     """The probe listens on nothing, and resets do not harm it."""
     with served(sandbox, 13) as both:
         resets = both.probe.batch(
