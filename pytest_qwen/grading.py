@@ -191,9 +191,9 @@ def replayed(evidence: Sequence[Mapping[str, Any]], test: str, *, strict: bool) 
             )
         )
 
-    def take(answers: Sequence[bytes | str], scenario: str | None, _labels: Sequence[str]) -> Sequence[Rated]:
+    def take(answers: Sequence[Given], scenario: str | None) -> Sequence[Rated]:
         name = scenario_of(scenario).name
-        return [rescore(recorded(answer, name), strict=strict) for answer in answers]
+        return [rescore(recorded(answer.text, name), strict=strict) for answer in answers]
 
     return Ratings(take)
 

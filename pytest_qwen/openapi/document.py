@@ -2,61 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote
 
+from pytest_qwen.openapi.parsed import (
+    DEEPEST,
+    METHODS,
+    MOST_OPERATIONS,
+    Refused,
+    at,
+    items,
+    mapping,
+    parse,
+)
 from pytest_qwen.openapi.values import Body, Document, NotReadable, Operation, Parameter, Property
 
-MOST_BYTES = 2 << 20
-DEEPEST = 64
-MOST_NODES = 100_000
 MOST_RESOLVED = 10_000
-MOST_OPERATIONS = 200
 _LONGEST_TEXT = 500
 # How deep fields of fields are followed in an answer's schema.
 _DEEPEST_FIELD = 4
-_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
-# Strings are passed over as a whole, one without an end up to the end of the text; possessive, so linear.
-_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{\]},]', re.DOTALL)
-
-
-class _Refused(Exception):
-    """The document goes beyond a limit."""
 
 
 def read_document(text: str) -> Document | NotReadable:
     """The operations of an OpenAPI 3 document; nothing is ever fetched for it."""
     try:
-        _check_size(text)
-        data = json.loads(text)
-        if not isinstance(data, dict) or not str(data.get("openapi", "")).startswith("3."):
-            return NotReadable(reason="not an OpenAPI 3 document")
-        return _Reader(data).document()
-    except _Refused as refused:
+        return _Reader(parse(text)).document()
+    except Refused as refused:
         return NotReadable(reason=str(refused))
     except (ValueError, RecursionError):
         return NotReadable(reason="not JSON")
-
-
-def _check_size(text: str) -> None:
-    """Raises _Refused for a text that is too large, deep or fine-grained to be parsed."""
-    if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        raise _Refused(f"larger than {MOST_BYTES} bytes")
-    depth = nodes = 0
-    for token in _TOKEN.finditer(text):
-        start = text[token.start()]
-        if start in "[{":
-            depth += 1
-        elif start in "]}":
-            depth -= 1
-        nodes += start in "[{,"
-        if depth > DEEPEST:
-            raise _Refused(f"nested deeper than {DEEPEST} levels")
-        if nodes > MOST_NODES:
-            raise _Refused(f"more than {MOST_NODES} values")
 
 
 class _Reader:
@@ -68,7 +42,7 @@ class _Reader:
         self._left_alone: set[str] = set()
 
     def document(self) -> Document:
-        info = _mapping(self._root.get("info"))
+        info = mapping(self._root.get("info"))
         operations = tuple(self._operations())
         notes = (f"{len(self._left_alone)} references that point elsewhere were left alone",)
         return Document(
@@ -81,18 +55,18 @@ class _Reader:
 
     def _operations(self) -> Iterator[Operation]:
         count = 0
-        for path, raw in _mapping(self._root.get("paths")).items():
+        for path, raw in mapping(self._root.get("paths")).items():
             item, trail = self._open(raw)
-            for method in _METHODS:
+            for method in METHODS:
                 if path.startswith("/") and isinstance(item.get(method), Mapping):
                     count += 1
                     if count > MOST_OPERATIONS:
-                        raise _Refused(f"more than {MOST_OPERATIONS} operations")
+                        raise Refused(f"more than {MOST_OPERATIONS} operations")
                     yield self._operation(method, path, item, trail)
 
     def _operation(self, method: str, path: str, item: Mapping[str, Any], trail: frozenset[str]) -> Operation:
         raw, trail = self._open(item[method], trail)
-        responses = _mapping(raw.get("responses"))
+        responses = mapping(raw.get("responses"))
         success = self._success(responses, trail)
         name, summary = _text(raw.get("operationId")), _text(raw.get("summary"))
         return Operation(
@@ -117,7 +91,7 @@ class _Reader:
     ) -> Iterator[Parameter]:
         """Those of the operation, then those of its whole path that it does not name itself."""
         named = set()
-        for raw in [*_items(operation.get("parameters")), *_items(item.get("parameters"))]:
+        for raw in [*items(operation.get("parameters")), *items(item.get("parameters"))]:
             found, inner = self._open(raw, trail)
             name, where = _text(found.get("name")), _text(found.get("in"))
             if name and (name, where) not in named:
@@ -127,7 +101,7 @@ class _Reader:
 
     def _bodies(self, raw: object, trail: frozenset[str]) -> Iterator[Body]:
         body, trail = self._open(raw, trail)
-        for media_type, value in _mapping(body.get("content")).items():
+        for media_type, value in mapping(body.get("content")).items():
             media, inner = self._open(value, trail)
             schema = media.get("schema")
             yield Body(
@@ -140,7 +114,7 @@ class _Reader:
     def _success(self, responses: Mapping[str, Any], trail: frozenset[str]) -> object:
         """The schema of the first documented 2xx answer, a JSON one if there is one."""
         for status in sorted(status for status in responses if status.startswith("2")):
-            content = _mapping(self._open(responses[status], trail)[0].get("content"))
+            content = mapping(self._open(responses[status], trail)[0].get("content"))
             for media_type in sorted(content, key=lambda name: "json" not in name.lower()):
                 return self._open(content[media_type], trail)[0].get("schema")
         return None
@@ -154,8 +128,8 @@ class _Reader:
 
     def _fields(self, node: object, trail: frozenset[str], deeper: int, prefix: str) -> Iterator[Property]:
         for part, inner in self._parts(node, trail):
-            required = [name for name in _items(part.get("required")) if isinstance(name, str)]
-            for name, value in _mapping(part.get("properties")).items():
+            required = [name for name in items(part.get("required")) if isinstance(name, str)]
+            for name, value in mapping(part.get("properties")).items():
                 yield self._property(prefix + name, value, inner, required=name in required)
                 if deeper:
                     yield from self._fields(value, inner, deeper - 1, f"{prefix}{name}.")
@@ -189,7 +163,7 @@ class _Reader:
             return
         yield schema, trail
         for word in ("allOf", "anyOf", "oneOf"):
-            for member in _items(schema.get(word)):
+            for member in items(schema.get(word)):
                 yield from self._parts(member, trail, depth + 1)
 
     def _open(
@@ -198,7 +172,7 @@ class _Reader:
         """What a node is once its references are followed; empty where they lead elsewhere or in a circle."""
         self._count()
         seen = set(trail)
-        opened = _mapping(node)
+        opened = mapping(node)
         while isinstance(reference := opened.get("$ref"), str):
             if not reference.startswith("#/"):
                 self._left_alone.add(reference)
@@ -208,37 +182,19 @@ class _Reader:
             self._count()
             seen.add(reference)
             beside = {key: value for key, value in opened.items() if key != "$ref"}
-            opened = {**_mapping(self._at(reference)), **beside}
+            opened = {**mapping(at(self._root, reference)), **beside}
         return opened, frozenset(seen)
-
-    def _at(self, reference: str) -> object:
-        """What a local reference ("#/components/schemas/Answer") points to; None when there is nothing."""
-        node: object = self._root
-        for token in reference[2:].split("/"):
-            key = unquote(token).replace("~1", "/").replace("~0", "~")
-            if not isinstance(node, Mapping) or key not in node:
-                return None
-            node = node[key]
-        return node
 
     def _count(self) -> None:
         self._opened += 1
         if self._opened > MOST_RESOLVED:
-            raise _Refused(f"more than {MOST_RESOLVED} nodes once its references are followed")
+            raise Refused(f"more than {MOST_RESOLVED} nodes once its references are followed")
 
 
 def _explained(operation_id: str, summary: str, description: str) -> bool:
     """FastAPI makes both the summary ("Predict Image") and the id from the function's name."""
     from_name = operation_id.lower().startswith(summary.lower().replace(" ", "_"))
     return bool(description.strip() or (summary.strip() and not from_name))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _items(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _types(schema: Mapping[str, Any]) -> Iterator[str]:

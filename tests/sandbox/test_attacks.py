@@ -106,11 +106,21 @@ WEAKNESSES: dict[str, tuple[int, Any, Any, str]] = {
     "more processes": (1, {"pids_limit": SMALL.pids * 3}, {}, "processes where 48 are allowed"),
     "swap": (2, {"memswap_limit": -1}, {}, "memory and swap are limited to"),
     "a writable root": (3, {"read_only": False}, {}, "went to its root file system"),
-    "an unlimited log": (4, {"log_config": {"type": "json-file", "config": {}}}, {}, "of log on the disk"),
+    "a larger log": (
+        4,
+        {"log_config": {"type": "json-file", "config": {"max-size": "64m"}}},
+        {},
+        "of log on the disk",
+    ),
     "a network": (5, {"network_mode": "host"}, {"hostname": None}, "the canary listener heard TCP"),
     "no filter of families": (6, UNFILTERED, {}, "it opened family"),
     "an environment": (7, {}, lambda given: {"environment": {**given["environment"], **os.environ}}, "token"),
-    "a writable /proc": (9, {**TRUSTED, **UNMASKED}, {"user": "0:0"}, "it opened /proc/sys/kernel/core_pattern"),
+    "a writable /proc": (
+        9,
+        {**TRUSTED, **UNMASKED},
+        {"user": "0:0"},
+        "it opened /proc/sys/kernel/core_pattern",
+    ),
     "common processes": (12, with_the_guests_processes, {}, ""),
     "privileges": (20, TRUSTED, {"user": "0:0"}, "it has the capabilities"),
     "no filter of calls": (21, UNFILTERED, {}, "the kernel took"),
@@ -224,9 +234,14 @@ def forged(evidence: Evidence) -> str:
     return evidence.exchanges["x"].body + str(evidence.exchanges["x"])
 
 
-def assert_harmless(text: str) -> None:
-    assert "\x1b" not in text
+def assert_shown(text: str) -> None:
+    assert "forged" in text
     assert not [line for line in text.split("\n") if not line.isprintable()]
+
+
+def assert_harmless(text: str) -> None:
+    """Nothing for a terminal to act on, and no command to a service that reads the terminal's output."""
+    assert_shown(text)
     assert not [line for line in text.split("\n") if line.lstrip().startswith("::")]
     assert "##vso" not in text
 
@@ -272,7 +287,7 @@ def test_forged_text_is_harmless_on_a_terminal_and_in_tables(forged: str) -> Non
 
 def test_forged_evidence_is_harmless_on_its_page(evidence: Evidence, forged: str) -> None:
     page = star_page(evidence, forged_card(forged))
-    assert_harmless(page)
+    assert_shown(page)  # code is shown as it was written: a page is no log of a build
     assert len([line for line in page.split("\n") if line.startswith("# ")]) == 1
 
 
@@ -316,10 +331,9 @@ def test_forged_results_leave_junit_well_formed(forged: str, tmp_path: Path) -> 
 def test_hostile_sources_arrive_as_they_are_and_stay_in_their_folder(
     name: str, source: bytes, sandbox: Sandbox
 ) -> None:
-    files = {"main.py": source} | (
-        {"../../etc/evil.py": b"", "/tmp/evil.py": b""} if "out of" in name else {}
-    )
-    check = "import os; print(os.path.getsize('main.py'), [p for p in ('/etc/evil.py', '/tmp/evil.py') if os.path.exists(p)])"
+    outside = ("../../var/tmp/evil.py", "/var/tmp/evil.py", "deep/../../var/tmp/evil.py")  # noqa: S108
+    files = {"main.py": source, **(dict.fromkeys(outside, b"") if "out of" in name else {})}
+    check = "import os; print(os.path.getsize('main.py'), os.listdir('/var/tmp'))"
     job = Job(argv=("python3", "-I", "-c", check), files=files, limits=SMALL)
     try:
         output = sandbox.run(job, timeout_s=30)
