@@ -169,7 +169,7 @@ def rated_bounds(marker: MinStars | MinPassAtK) -> tuple[Bound, ...]:
             metric=f"{metric} {name}".rstrip(),
             direction="at least",
             limit=float(limit),
-            unit=unit,
+            unit="star" if unit == "stars" and limit == 1 else unit,
             judged="rated",
         )
         for name, limit in limits.items()
