@@ -26,7 +26,7 @@ def explain_stars(
     found = rating.overall if part == "overall" else rating.stars[part]
     checks = [one for one in counted(card.checks, profile) if part in ("overall", one.dimension) or one.gate]
     lines = [
-        f"min_stars: {profile} {part} ≥ {wanted} stars: {_stars(found)}",
+        f"min_stars: {profile} {part} ≥ {_stars(wanted)}: {_stars(found)}",
         f"answer: {escaped(card.answer)}, rubric {card.rubric}, profile {profile}",
     ]
     lines += [f"{name}: {_dimensions(other)}" for name, other in card.ratings.items()]

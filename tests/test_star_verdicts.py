@@ -22,7 +22,7 @@ STARS = {5: "", 4: "B", 3: "C", 2: "CP", 1: "CKP", 0: "CKBDP"}
 
 
 def card(failing: str = "", label: str = "answer 1", **facts: object) -> Scorecard:
-    seen = {check: F for check in failing} | facts
+    seen = dict.fromkeys(failing, F) | facts
     return score(evidence(seen, answer=label), RUBRIC)
 
 

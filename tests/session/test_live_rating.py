@@ -1,4 +1,4 @@
-"""A model's own answer, rated in the test that made it: stars and speed on the same tokens."""
+"""A model's own answer, rated in the test that made it, and cut by that test."""
 
 from pathlib import Path
 
@@ -17,11 +17,6 @@ SOURCE = f"""
     TEXT = Path({str(ANSWER)!r}).read_text()
     pytestmark = [model("a/model", engine="fake", options={{"text": TEXT, "itl_ms": 0.5}})]
 
-    @min_tokens_per_sec(100)
-    @min_stars(5)
-    def test_good(llm, rate):
-        rate(llm.generate("Write a to-do API.", output_tokens=100_000), scenario="fastapi-crud")
-
     @min_stars(1)
     def test_cut(llm, rate):
         rate(llm.generate("Write a to-do API.", output_tokens=120), scenario="fastapi-crud")
@@ -29,13 +24,11 @@ SOURCE = f"""
 
 
 @pytest.mark.slow
-def test_stars_and_speed_of_the_same_answer(run: Run) -> None:
+def test_an_answer_that_the_tests_own_limit_cut_says_so(run: Run) -> None:
     try:
         image.find(engines.connect("auto"), "guest-slim")
     except Unavailable as error:
         pytest.skip(str(error).splitlines()[0])
     result = run(SOURCE, "--gpu=cpu", process=True)
-    result.assert_outcomes(passed=1, failed=1)
+    result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*cut by the limit of 120 tokens that the test set*"])
-    table = ["*PASS*min_tokens_per_sec*", "*PASS*min_stars run overall*5 stars", "*FAIL*min_stars run overall*"]
-    result.stdout.fnmatch_lines(table)
