@@ -58,6 +58,10 @@ def _dimensions(rating: Rating) -> str:
 def _failed(checks: Sequence[CheckResult]) -> Iterator[str]:
     failed = [one for one in checks if one.outcome in FAILURES]
     own = heaviest_first([one for one in failed if not is_unreached(one)])
+    alike: dict[str, list[str]] = {}
+    for one in own:
+        alike.setdefault(one.evidence, []).append(one.id)
+    own = [one for one in own if alike[one.evidence][0] == one.id]
     if own:
         yield "failed, heaviest first:"
     for one in own[:_SHOWN_CHECKS]:
@@ -65,6 +69,8 @@ def _failed(checks: Sequence[CheckResult]) -> Iterator[str]:
         about += ["tampering"] if one.outcome == CheckOutcome.TAMPER else []
         about += [f"weight {one.weight:g}"] if one.weight else []
         yield f"  {one.id} ({', '.join(about) or 'no weight'}) {one.title}: {one.evidence}"
+        if alike[one.evidence][1:]:
+            yield f"    and for the same reason {', '.join(alike[one.evidence][1:])}"
     if own[_SHOWN_CHECKS:]:
         yield f"  and {', '.join(one.id for one in own[_SHOWN_CHECKS:])}"
     behind: dict[str, list[str]] = {}

@@ -54,12 +54,17 @@ def _is_truncated(scanned: Scanned) -> bool:
     return last is not None and not last.closed and bool(last.text.strip() or last.language or last.name)
 
 
+def _in_words(pattern: str) -> str:
+    """A pattern as it reads in code: "FastAPI(" for what matches just that."""
+    return pattern.replace("\\", "")
+
+
 def _nothing_to_run(
     pieces: Sequence[Piece], python: Sequence[Piece], prose: str, entry: re.Pattern[str]
 ) -> NoProgram:
     if python:
         lines = sum(piece.text.count("\n") for piece in python)
-        found = f"{len(python)} pieces of Python with {lines} lines, none matches {entry.pattern}"
+        found = f"{len(python)} pieces of Python with {lines} lines, none has {_in_words(entry.pattern)}"
         return NoProgram(reason="no entry", detail=found)
     if pieces:
         kinds = ", ".join(

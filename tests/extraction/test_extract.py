@@ -239,7 +239,7 @@ NOTHING = {
     "session alone": (fenced(">>> FastAPI()\n", "pycon"), "no code", "1 session"),
     "empty block": ("```python\n```", "no code", "no code block"),
     "client alone": (fenced(CLIENT), "no entry", "1 pieces of Python with 3 lines"),
-    "bare code of another kind": (CLIENT, "no entry", r"FastAPI\("),
+    "bare code of another kind": (CLIENT, "no entry", "FastAPI("),
     "app in a comment only": (fenced("# app = FastAPI()\nimport os\n"), "no entry", "FastAPI"),
     "indented code": ("Text\n\n        ```python\n        FastAPI()\n        ```\n", "no code", "words"),
 }

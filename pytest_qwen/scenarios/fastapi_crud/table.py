@@ -64,7 +64,7 @@ RUBRIC = Rubric(
     name="qwen-fastapi-crud/1",
     checks=CHECKS,
     caps=(
-        Cap("C1", most=0, why="the source does not parse"),
+        Cap("C1", most=0, why="there is no source that parses"),
         Cap("C2", most=1, why="the server does not start"),
         Cap("C3", most=2, why="no item can be created"),
         Cap("C4", most=2, why="what is created is not kept"),

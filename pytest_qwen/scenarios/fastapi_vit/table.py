@@ -89,7 +89,7 @@ RUBRIC = Rubric(
     name="qwen-fastapi-vit/1",
     checks=(*CORRECTNESS, *COMPLETENESS, *PRACTICES, *DOCUMENTATION, *PRODUCTION, *GUARD),
     caps=(
-        Cap("C1", most=0, why="the source does not parse"),
+        Cap("C1", most=0, why="there is no source that parses"),
         Cap("C2", most=1, why="the server does not start"),
         Cap("C3", most=2, why="no image is answered"),
         Cap("C4", most=2, why="its answers are not the model's"),
