@@ -1,7 +1,7 @@
-"""The sandbox's contract on plain processes: what a container costs is measured against it. It contains nothing.
+"""The sandbox's contract on plain processes, to measure what a container costs. It contains nothing.
 
-Only for answers that this repository wrote itself. Each job gets a network of its own (`unshare --net`, so root
-is needed), because every server listens on the same port.
+Only for answers that this repository wrote itself. Each job gets a network of its own (`unshare --net`, so
+root is needed), because every server listens on the same port.
 """
 
 from __future__ import annotations
@@ -28,6 +28,38 @@ _LOOPBACK_UP = (
 )
 
 
+_CGROUPS = Path("/sys/fs/cgroup")
+_PERIOD_US = 100_000
+# Puts itself into a control group and becomes what it was given.
+_JOIN = ("sh", "-c", 'echo $$ >"$0" && exec "$@"')
+
+
+class CpuShare:
+    """A control group with a limit of processor time, in either version of the kernel's interface."""
+
+    def __init__(self, name: str, cpus: float) -> None:
+        old = _CGROUPS / "cpu"
+        self._folder = (old if old.is_dir() else _CGROUPS) / f"pytest-qwen-{name}"
+        self._folder.mkdir()
+        quota_us = int(cpus * _PERIOD_US)
+        if old.is_dir():
+            (self._folder / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+            (self._folder / "cpu.cfs_quota_us").write_text(str(quota_us))
+        else:
+            (self._folder / "cpu.max").write_text(f"{quota_us} {_PERIOD_US}")
+        self.join = (*_JOIN, str(self._folder / "cgroup.procs"))
+
+    def remove(self) -> None:
+        for _ in range(50):  # what was killed leaves it a moment later
+            try:
+                self._folder.rmdir()
+                return
+            except FileNotFoundError:
+                return
+            except OSError:
+                time.sleep(0.02)
+
+
 class BareContainer:
     """One process in a folder of its own."""
 
@@ -45,9 +77,10 @@ class BareContainer:
         argv = [part for part in argv if part != "-I"]
         up = [] if beside else [sys.executable, "-c", _LOOPBACK_UP]
         self.id = self.folder.name
+        self._share = CpuShare(self.id, job.limits.cpus)
         self._log = (self.folder / ".log").open("wb")
-        self.process = subprocess.Popen(
-            [*network, *up, *argv],
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [*self._share.join, *network, *up, *argv],
             cwd=self.folder,
             env=environment,
             stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
@@ -90,6 +123,7 @@ class BareContainer:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+        self._share.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -120,7 +120,7 @@ class Grader:
     def _share(self, name: str, make: Callable[[], Any]) -> Any:
         """Computed by the first worker, read by the others. What raises is not kept: the next one tries."""
         _forget_stale(runtime_directory())
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._make_folder()
         file = self._folder / f"{name}.json"
         lock = DeviceLock(name, directory=self._folder)
         lock.acquire(_SHARE_TIMEOUT_S)
@@ -129,11 +129,25 @@ class Grader:
                 return json.loads(file.read_text(encoding="utf-8"))
             value = make()
             fresh = file.with_suffix(".tmp")
-            fresh.write_text(json.dumps(value), encoding="utf-8")
-            fresh.replace(file)
+            with contextlib.suppress(OSError):  # a full disk: then every worker makes its own
+                fresh.write_text(json.dumps(value), encoding="utf-8")
+                fresh.replace(file)
             return value
         finally:
             lock.release()
+
+    def _make_folder(self) -> None:
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                explain(
+                    "the folder that the workers of a session share cannot be made",
+                    asked=str(self._folder),
+                    found=error.strerror or str(error),
+                    next_step="make room there, or set XDG_RUNTIME_DIR to a directory that you may write to",
+                )
+            ) from error
 
 
 class Ratings:

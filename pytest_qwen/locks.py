@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -93,8 +94,9 @@ class DeviceLock:
             os.close(fd)
             raise
         self._fd = fd
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's number
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}".encode(), 0)
 
     def release(self) -> None:
         """Give the lock back; safe to call twice. The file stays: without it two could hold the lock."""

@@ -122,6 +122,10 @@ class Probe:
             raise _broken("its list of listening ports has not the agreed form")
         return tuple(ports)
 
+    def alive(self) -> bool:
+        """Whether its container runs, which only the engine or we could have ended."""
+        return self._conversation.container.state().running
+
     def close(self) -> None:
         """End the probe; safe to call twice."""
         self._conversation.close()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_qwen.analysis import analyse
 from pytest_qwen.errors import Misuse, QwenError, closest, explain
@@ -21,6 +21,8 @@ from pytest_qwen.sandbox.base import Sandbox, SandboxFault
 from pytest_qwen.scenarios import SCENARIOS
 from pytest_qwen.scenarios.base import MissingImports, Scenario, Seen, Trial
 from pytest_qwen.scorecards import CheckOutcome, Scorecard
+
+_Item = TypeVar("_Item")
 
 
 class SelfCheckFailed(QwenError):
@@ -144,21 +146,25 @@ class Rater:
     def rate_all(self, answers: Sequence[Given]) -> list[Rated]:
         """Rate several answers, as many at once as the machine has room for."""
         self.self_check()
-        with ThreadPoolExecutor(max(1, min(len(answers), 16))) as pool:
-            return list(
-                pool.map(lambda one: self.rate(one.text, label=one.label, cut_at=one.cut_at), answers)
-            )
+        return self._at_once(lambda one: self.rate(one.text, label=one.label, cut_at=one.cut_at), answers)
+
+    def _at_once(self, work: Callable[[_Item], Rated], items: Sequence[_Item]) -> list[Rated]:
+        with ThreadPoolExecutor(max(1, min(len(items), 16))) as pool:
+            try:
+                return list(pool.map(work, items))
+            except KeyboardInterrupt:  # what the threads wait for ends with its container
+                self._sandbox.close()
+                raise
 
     def _prepare(self) -> Any:
         return self.scenario.pack(self.scenario.prepare(self._sandbox, self._seed))
 
     def _rate_references(self) -> list[str]:
         """What is wrong with this sandbox, found by rating answers of known worth; empty for nothing."""
-        known = {"known-good": self.scenario.good.read_bytes(), "known-bad": self.scenario.bad.read_bytes()}
-        with ThreadPoolExecutor(len(known)) as pool:
-            good, bad = pool.map(
-                lambda pair: self._scored(self._observe(pair[1], pair[0], brief=True)), known.items()
-            )
+        known = [("known-good", self.scenario.good), ("known-bad", self.scenario.bad)]
+        good, bad = self._at_once(
+            lambda pair: self._scored(self._observe(pair[1].read_bytes(), pair[0], brief=True)), known
+        )
         for rated in (good, bad):
             if rated.evidence.infra_errors:
                 raise SandboxFault(rated.evidence.infra_errors[0])

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from pytest_qwen.environments import missing_import
+from pytest_qwen.errors import explain
 from pytest_qwen.escaping import printable
 from pytest_qwen.observations import Server
 from pytest_qwen.probing import Probe, open_probe
@@ -117,7 +118,7 @@ class Serving:
 
     def _wait_until_ready(self, path: str, deadline: float) -> bool:
         while not self._removed and self._clock() < deadline:
-            if not self.guest.state().running:
+            if not self._state().running:
                 return False
             if self._launch.mode == "script":
                 self._find_port()
@@ -145,11 +146,13 @@ class Serving:
         sent = self._clock()
         self.guest.signal("SIGTERM")
         state = self.guest.wait(within_s)
-        return (None, None) if state.running else (self._clock() - sent, state.exit_code)
+        exit_s = self._clock() - sent
+        self._blame(state)
+        return (None, None) if state.running else (exit_s, state.exit_code)
 
     def server(self) -> Server:
         """What is known of this start now."""
-        state, log = self.guest.state(), self.guest.log()
+        state, log = self._state(), self.guest.log()
         head, tail = _texts(log)
         ready = self._ready_s is not None
         return Server(
@@ -178,8 +181,27 @@ class Serving:
             if self._guest is not None:
                 self._guest.remove()
 
+    def _state(self) -> State:
+        state = self.guest.state()
+        self._blame(state)
+        return state
+
+    def _blame(self, state: State) -> None:
+        """An end that the probe shares was not the program's own: the engine was restarted, or broke."""
+        if state.running or self._probe is None or self._removed or self._probe.alive():
+            return
+        raise SandboxFault(
+            explain(
+                "the container engine broke down",
+                asked="a server and the client beside it to run until we end them",
+                found="both were ended from outside",
+                slip="the engine was stopped or restarted",
+                next_step="pytest-qwen sandbox check",
+            )
+        )
+
     def _same(self, state: State | None = None) -> bool:
-        state = state or self.guest.state()
+        state = state or self._state()
         first = self._first
         return (
             first is not None

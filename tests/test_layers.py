@@ -19,7 +19,7 @@ LAYERS = {
     "programs exchanges observations scorecards escaping pass_at_k environments",
     "adapt": "engines detect data readers extraction battery",
     "ask": "markers parsing ask settings target loading",
-    "run": "locks pool sentinel measure sandbox probing openapi serving analysis standin",
+    "run": "locks pool sentinel measure sandbox probing openapi serving deep analysis standin",
     "judge": "judge planning calibration published claims claims_arithmetic claims_physics "
     "checks rubric lifts star_texts agreement star_verdicts",
     "records": "records quality_records",
@@ -56,8 +56,10 @@ ALLOWED = {
     "transformers": {f"engines.{name}" for name in ENGINE_CHILD} | {"sandbox.inside.standin"},
     "docker": {f"sandbox.{name}" for name in ("container", "engines", "image", "attacks.canary")},
     "requests": {"sandbox.container", "sandbox.engines"},
+    "urllib3": {"sandbox.container"},
     # installed in the guest image, where these scripts run
     "h11": {"sandbox.inside.probe"},
+    "schemathesis": {"sandbox.inside.deep"},
     "numpy": {"sandbox.inside.standin"},
     "PIL": {"sandbox.inside.standin"},
     "safetensors": {"engines.sources", "sandbox.inside.standin"},

@@ -1,5 +1,6 @@
 """The page on quality has the rubrics as they are, and the agreement as it was measured."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -52,3 +53,10 @@ def test_a_scenario_names_its_version_and_has_what_it_needs(name: str) -> None:
     assert scenario.bad.is_file()
     assert len(scenario.prompt.split()) > 10
     assert f"`{scenario.rubric.name}`" in PAGE
+
+
+@pytest.mark.parametrize("kind", ["recorded", "reconstructed"])
+def test_answers_are_byte_for_byte_what_their_index_says(kind: str) -> None:
+    for one in json.loads((ANSWERS / kind / "index.json").read_text("utf-8"))["answers"]:
+        content = (ANSWERS / kind / one["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == one["sha256"], one["file"]

@@ -3,6 +3,7 @@
 from pytest_qwen.openapi.document import read_document
 from pytest_qwen.openapi.endpoints import How, Predict, all_predicts, find_health, find_predict
 from pytest_qwen.openapi.routes import from_routes, routes_document
+from pytest_qwen.openapi.sanitised import sanitised
 from pytest_qwen.openapi.values import Body, Document, NotReadable, Operation, Parameter, Property
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "from_routes",
     "read_document",
     "routes_document",
+    "sanitised",
 ]

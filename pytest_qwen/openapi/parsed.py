@@ -12,6 +12,8 @@ MOST_BYTES = 2 << 20
 DEEPEST = 64
 MOST_NODES = 100_000
 MOST_OPERATIONS = 200
+# A longer one points nowhere: to follow one of a megabyte again and again would take minutes.
+_LONGEST_REFERENCE = 1000
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 # Strings are passed over as a whole, one without an end up to the end of the text; possessive, so linear.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{\]},]', re.DOTALL)
@@ -54,6 +56,8 @@ def _check_size(text: str) -> None:
 def at(root: Mapping[str, Any], reference: str) -> object:
     """What a local reference ("#/components/schemas/Answer") points to; None when there is nothing."""
     node: object = root
+    if len(reference) > _LONGEST_REFERENCE:
+        return None
     for token in reference[2:].split("/"):
         key = unquote(token).replace("~1", "/").replace("~0", "~")
         if not isinstance(node, Mapping) or key not in node:

@@ -42,11 +42,12 @@ _STDOUT = 1
 def engine_faults(doing: str) -> Iterator[None]:
     """What the engine or its SDK raises as a SandboxFault that says what was being done."""
     import requests
+    import urllib3
     from docker.errors import DockerException
 
     try:
         yield
-    except (DockerException, requests.RequestException, OSError) as error:
+    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         close_sockets_of(error)
         raise SandboxFault(
             explain(
@@ -78,6 +79,7 @@ class ContainerSandbox:
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, _Started] = {}
+        self._closed = False
         self._version: Mapping[str, Any] | None = None
 
     def facts(self) -> Mapping[str, str]:
@@ -99,7 +101,8 @@ class ContainerSandbox:
         """Run a job to its end."""
         started = self._begin(job, talk=True)
         try:
-            stdout, stderr, truncated = started.stream.read_all(timeout_s, most_bytes)
+            with engine_faults("reading a job's output"):
+                stdout, stderr, truncated = started.stream.read_all(timeout_s, most_bytes)
             if truncated:  # it is killed as it is removed; before, the engine still waits for its reader
                 return Output(exit_code=137, stdout=stdout, stderr=stderr, truncated=True)
             state = started.wait(5.0)
@@ -116,9 +119,11 @@ class ContainerSandbox:
     def close(self) -> None:
         """Remove everything that this sandbox started."""
         with self._lock:
+            self._closed = True
             left = list(self._open.values())
         for started in left:
-            started.remove()
+            with contextlib.suppress(SandboxFault):  # then it ends by itself, and the next sweep finds it
+                started.remove()
 
     def _versions(self) -> Mapping[str, Any]:
         if self._version is None:
@@ -156,6 +161,8 @@ class ContainerSandbox:
             with self._lock:
                 self._open[started.id] = started
             try:
+                if self._closed:
+                    raise SandboxFault("this sandbox is closed")
                 started.launch(job, talk=talk)
             except BaseException:
                 started.remove()

@@ -1,4 +1,4 @@
-"""Recorded answers, run again: what a model really wrote, what these answers are worth, and the harness's own two."""
+"""Recorded answers, run again: what a model really wrote, and the harness's own best."""
 
 import json
 

@@ -34,7 +34,9 @@ API = {
         ]
     ]
 }  # fmt: skip
-GONE = [seen(f"gone.{what}", 404, {"detail": "no such to-do"}) for what in ("read", "update", "patch", "delete")]
+GONE = [
+    seen(f"gone.{what}", 404, {"detail": "no such to-do"}) for what in ("read", "update", "patch", "delete")
+]
 CASES: list[tuple[Callable[[Evidence], Finding], str, list[Exchange], CheckOutcome]] = [
     (items.creates, "201 with an id", [seen("create.0", 201, with_id("first"))], PASS),
     (items.creates, "200", [seen("create.0", 200, with_id("first"))], FAIL),
@@ -99,6 +101,8 @@ def test_a_server_that_never_answered_fails_everything() -> None:
     assert {check(dead).outcome for check, *_ in CASES} == {FAIL}
 
 
-@pytest.mark.parametrize(("body", "found"), [({"id": 7}, "7"), ({"id": "a"}, "a"), ({"id": True}, None), ([], None), ("x", None)])
+@pytest.mark.parametrize(
+    ("body", "found"), [({"id": 7}, "7"), ({"id": "a"}, "a"), ({"id": True}, None), ([], None), ("x", None)]
+)
 def test_identifier(body: object, found: str | None) -> None:
     assert id_of(seen("create.0", 201, body)) == found

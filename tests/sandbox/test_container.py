@@ -171,7 +171,9 @@ print("alive")
 
 
 def test_a_log_is_read_from_both_ends(sandbox: ContainerSandbox) -> None:
-    code = "import sys\nprint('first')\nfor i in range(40000): print('x' * 50)\nprint('last', file=sys.stderr)"
+    code = (
+        "import sys\nprint('first')\nfor i in range(40000): print('x' * 50)\nprint('last', file=sys.stderr)"
+    )
     guest = sandbox.start(python(code))
     guest.wait(20)
     log = guest.log()
@@ -183,7 +185,9 @@ def test_a_log_is_read_from_both_ends(sandbox: ContainerSandbox) -> None:
 
 
 def test_resident_memory_is_told(sandbox: ContainerSandbox) -> None:
-    guest = sandbox.start(python("x = b'1' * (100 << 20); import time; print('full', flush=True); time.sleep(60)"))
+    guest = sandbox.start(
+        python("x = b'1' * (100 << 20); import time; print('full', flush=True); time.sleep(60)")
+    )
     while b"full" not in guest.log().head:
         time.sleep(0.05)
     resident = guest.resident_bytes()

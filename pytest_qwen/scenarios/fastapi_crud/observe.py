@@ -11,6 +11,7 @@ from pytest_qwen.exchanges import Call, Exchange
 from pytest_qwen.openapi import Document, NotReadable, find_health, read_document
 from pytest_qwen.records import plain
 from pytest_qwen.scenarios.base import Seen, Trial
+from pytest_qwen.scenarios.deeper import look_deeper
 from pytest_qwen.scenarios.starting import another_stub, launch_of
 from pytest_qwen.serving import Serving
 
@@ -44,6 +45,7 @@ def observe(trial: Trial, seen: Seen) -> None:
         seen.forget()
     seen.facts["notes"] = [f"run with an empty stub instead of {name!r}" for name in stubs]
     seen.timings_s["main"] = time.monotonic() - started
+    look_deeper(trial, seen, launch_of(trial, stubs=stubs))
 
 
 def _ask(seen: Seen, serving: Serving) -> None:

@@ -23,6 +23,7 @@ from pytest_qwen.openapi import (
 from pytest_qwen.records import plain
 from pytest_qwen.sandbox.base import Sandbox, SandboxFault
 from pytest_qwen.scenarios.base import Seen, Trial, result_of
+from pytest_qwen.scenarios.deeper import look_deeper
 from pytest_qwen.scenarios.fastapi_vit.calls import ASKABLE, Caller, Images, health_call, shuffled
 from pytest_qwen.scenarios.fastapi_vit.slow import ask_slow
 from pytest_qwen.scenarios.starting import another_stub, example_calls, launch_of
@@ -67,6 +68,7 @@ def observe(trial: Trial, seen: Seen) -> None:
     for name in needs_substitution(trial.source.get("model_ids", ()), (MODEL_ID,)):
         notes.append(f"model substitution: {name} leads to the stand-in too")
     seen.facts["notes"] = notes
+    look_deeper(trial, seen, launch_of(trial, environment=environment, hub=trial.material.hub, stubs=stubs))
 
 
 def _once(trial: Trial, seen: Seen, environment: str, stubs: tuple[str, ...]) -> None:
