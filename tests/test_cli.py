@@ -123,3 +123,16 @@ def test_a_reader_that_stops_early_is_no_error():
         )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("action", ["build", "check", "sweep"])
+def test_the_sandbox_commands_say_why_there_is_no_engine(action, capsys):
+    assert cli.main(["sandbox", action, "--engine", "unix:///nowhere/engine.sock"]) == 2
+    said = capsys.readouterr().err
+    assert "no container engine can be used" in said
+    assert "there is no such socket" in said
+
+
+def test_a_word_that_names_no_engine_is_a_usage_error(capsys):
+    assert cli.main(["sandbox", "sweep", "--engine", "/var/run/docker.sock"]) == 2
+    assert "unix:///var/run/docker.sock" in capsys.readouterr().err
