@@ -80,17 +80,14 @@ class Grader:
             self._versions[kind] = image.versions(client, found)
         return self._sandboxes[kind]
 
-    def header(self) -> str:
-        """Engine, runtime and their versions, with a warning about old ones; for pytest's header."""
-        return ", ".join(f"{name} {text}" for name, text in self.sandbox().facts().items())
-
     def rater(self, scenario: str | None) -> Rater:
         """The rater of a scenario, its self-check done. Raises Misuse, Unavailable, SelfCheckFailed."""
         asked = scenario_of(scenario)
         if asked.name not in self._raters:
             sandbox = self.sandbox(asked.image)
             versions = self._versions[asked.image]
-            self._say(f"checking the sandbox with answers of known worth ({asked.name})")
+            about = ", ".join(f"{name} {text}" for name, text in sandbox.facts().items())
+            self._say(f"checking the sandbox with answers of known worth ({asked.name}; {about})")
             rater = Rater(
                 asked,
                 sandbox,

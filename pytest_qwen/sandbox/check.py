@@ -89,9 +89,9 @@ def report(engine: str, *, say: Callable[[str], None]) -> str:
 
 
 def _about(client: DockerClient, sandbox: Sandbox) -> Iterator[str]:
-    facts = sandbox.facts()
+    facts = dict(sandbox.facts())
+    warning = facts.pop("warning", None)
     yield ", ".join(f"{name} {value}" for name, value in facts.items())
-    warning = engines.old_runtime(facts.get("runc", ""))
     if warning:
         yield f"warning: {warning}"
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_qwen.errors import Unavailable, explain
 from pytest_qwen.sandbox.base import MIB, Container, Job, Log, Output, SandboxFault, State
-from pytest_qwen.sandbox.engines import close_sockets_of
+from pytest_qwen.sandbox.engines import close_sockets_of, old_runtime
 from pytest_qwen.sandbox.owners import LABEL, labels_for, left_behind
 from pytest_qwen.sandbox.seccomp import profile_text
 
@@ -83,11 +83,13 @@ class ContainerSandbox:
         self._version: Mapping[str, Any] | None = None
 
     def facts(self) -> Mapping[str, str]:
-        """Engine, runtime and their versions."""
+        """Engine, runtime and their versions, and a warning where the runtime is old."""
         parts = {one["Name"]: one.get("Version", "?") for one in self._versions().get("Components") or ()}
         wanted = {"Engine": "docker", "Podman Engine": "podman", "runc": "runc", "crun": "crun"}
         found = {short: parts[name] for name, short in wanted.items() if name in parts}
-        return {**found, "api": str(self._versions().get("ApiVersion", "?")), "image": self._image}
+        warning = old_runtime(found.get("runc", ""))
+        told = {"api": str(self._versions().get("ApiVersion", "?")), "image": self._image}
+        return {**found, **told, **({"warning": warning} if warning else {})}
 
     def start(self, job: Job) -> Container:
         """Start a job and return at once; it ends when the returned object's connection is closed."""

@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_qwen.errors import Misuse, NotInstalled, Unavailable, explain
 from pytest_qwen.escaping import escaped
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 OLDEST_API = (1, 40)
 _TIMEOUT_S = 120
+_ANSWERS_WITHIN_S = 20  # the first question, which any engine that works answers in a second or two
 _CHOICES = ("auto", "docker", "podman", "unix:///path/to.sock", "tcp://host:port")
 # Escapes of 2024 and 2025 were fixed in these; distributions also fix older numbers, so it is only told.
 _FIXED_RUNC = {(1, 2): (1, 2, 8), (1, 3): (1, 3, 3)}
@@ -126,9 +127,12 @@ def _try(address: str) -> tuple[DockerClient | None, str]:
 
     client = None
     try:
-        client = DockerClient(base_url=address, version="auto", timeout=_TIMEOUT_S)
+        client = DockerClient(
+            base_url=address, version="auto", timeout=_ANSWERS_WITHIN_S, tls=_certificates(address)
+        )
         numbers = tuple(map(int, str(client.version()["ApiVersion"]).split(".")))
         if numbers >= OLDEST_API:
+            client.api.timeout = _TIMEOUT_S
             return client, ""
         problem = (
             f"its API is {'.'.join(map(str, numbers))}, {'.'.join(map(str, OLDEST_API))} or newer is needed"
@@ -141,12 +145,21 @@ def _try(address: str) -> tuple[DockerClient | None, str]:
     return None, problem
 
 
+def _certificates(address: str) -> Any:
+    """What DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say of the engine that DOCKER_HOST names."""
+    from docker.utils import kwargs_from_env
+
+    named = address == os.environ.get("DOCKER_HOST") and address.startswith("tcp://")
+    return kwargs_from_env().get("tls", False) if named else False
+
+
 def _in_words(error: BaseException) -> str:
     text = str(error)
     for sign, words in (
         ("Permission denied", "no permission to use this socket"),
         ("No such file", "there is no such socket"),
         ("Connection refused", "nothing listens there any more"),
+        ("Read timed out", f"it takes connections and did not answer within {_ANSWERS_WITHIN_S} s"),
         ("client version", text.strip("()'\"")),
     ):
         if sign in text:
@@ -159,4 +172,6 @@ def _slip(problems: list[str]) -> str | None:
         return "your user may not use the socket: join its group, use a rootless engine, or run as root"
     if any("nothing listens" in problem for problem in problems):
         return "the service was stopped and left its socket behind"
+    if any("did not answer" in problem for problem in problems):
+        return "the engine hangs: restart its service"
     return None

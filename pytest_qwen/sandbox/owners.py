@@ -26,27 +26,52 @@ def left_behind(labels: Mapping[str, str], now_s: float) -> bool:
     deadline = labels.get(f"{LABEL}.deadline", "")
     if deadline.isdigit() and now_s > int(deadline) + _GRACE_S:
         return True
-    owner = labels.get(f"{LABEL}.owner", "")
-    boot, _, rest = owner.partition(":")
-    pid = rest.partition(":")[0]
-    return boot == _boot() and pid.isdigit() and owner != _owner(int(pid))
+    place, _, owner = labels.get(f"{LABEL}.owner", "").partition(":")
+    pid, _, started = owner.partition(":")
+    return place == _place() and pid.isdigit() and _dead(int(pid), started)
 
 
 def _owner(pid: int) -> str:
-    """A process of this machine, told from any other that had its number: boot, number, start time."""
-    return f"{_boot()}:{pid}:{_started(pid)}"
+    """A process of this machine, told from any other that had its number: place, number, start time."""
+    return f"{_place()}:{pid}:{_stat(pid)[1]}"
 
 
-def _boot() -> str:
+def _place() -> str:
+    """Where a process number means the same process: this boot, and the namespace that numbers them.
+
+    Sessions in containers of their own may share one engine; none of them can see whether another lives.
+    """
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:  # no Linux: then nobody's death can be told, and the deadline decides
         return "unknown"
 
 
-def _started(pid: int) -> str:
+def _dead(pid: int, started: str) -> bool:
+    """Whether a process has ended; one that nobody collected yet has."""
+    state, now_there = _stat(pid)
+    if now_there:
+        return now_there != started or state in "ZX"
+    return bool(started) and not _exists(pid)
+
+
+def _exists(pid: int) -> bool:
+    """Also true of processes that `/proc` hides from this user."""
     try:
-        # the 22nd field; the second may hold blanks, but ends with the last closing parenthesis
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # not ours to signal, or no number of a process
+        pass
+    return True
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """A process's state and start time; empty where they cannot be read."""
+    try:
+        # the third field and the 22nd; the second may hold blanks, but ends with the last closing parenthesis
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[0], fields[19]
     except (OSError, IndexError):
-        return ""
+        return "", ""
