@@ -3,6 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GPU ?= auto
 ARGS ?=
+# tests run side by side by file: most of them wait for a container or a child process
+WORKERS ?= 2
 
 # a container engine for what runs generated programs: the one that is there, else a private one for the run
 ENGINE := PYTHON=$(BIN)/python .ci/engine
@@ -13,7 +15,7 @@ suites: $(VENV)/.ready
 	$(ENGINE) run $(BIN)/python -m pytest suites/ --gpu=$(GPU) $(ARGS)
 
 test: $(VENV)/.ready
-	$(ENGINE) run $(BIN)/python -m pytest $(ARGS)
+	$(ENGINE) run $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fake_docker
 import pytest
 
+from pytest_qwen.sandbox import engines
+
 from .conftest import Run, text_of
 
 pytest.importorskip("docker.api", reason="needs the Docker SDK")  # once, not anew in every inner session
@@ -29,6 +31,7 @@ BOUND = """
 @pytest.fixture(autouse=True)
 def _no_engine_of_this_machine(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    monkeypatch.setattr(engines, "_there", engines._there)  # put back after a run in this process
     pytester.makeconftest(
         "from pathlib import Path\n"
         "from pytest_qwen.sandbox import engines\n"
