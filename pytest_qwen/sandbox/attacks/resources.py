@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 
 from pytest_qwen.exchanges import Call
-from pytest_qwen.sandbox.attacks.canary import Canary, found, mib
+from pytest_qwen.sandbox.attacks.canary import Canary, NotChecked, found, mib
 from pytest_qwen.sandbox.attacks.running import SMALL, job, listed, reported, served, started, unharmed
 from pytest_qwen.sandbox.base import MIB, Container, Job, Sandbox
 
@@ -108,6 +109,12 @@ def clock_and_cpu(sandbox: Sandbox, canary: Canary) -> str | None:
             share, beside_s = canary.cpu_share(guest), _work_s(sandbox)
             if share <= SMALL.cpus * _CPUS_SLACK and beside_s < _SLOWER * alone_s:
                 break
+    if beside_s >= _SLOWER * alone_s:  # was it the guest, or the machine's other work?
+        alone_s = max(alone_s, _work_s(sandbox))
+        if beside_s >= _SLOWER * alone_s and os.getloadavg()[0] > (os.cpu_count() or 1):
+            raise NotChecked(
+                "the machine has more to do than processors, so a neighbour's delay says nothing"
+            )
     quota = limits["NanoCpus"] / 1e9 or limits["CpuQuota"] / (limits["CpuPeriod"] or 100_000)
     return found(
         (bool(gained), f"it could do {listed(gained)}"),
