@@ -112,9 +112,7 @@ def clock_and_cpu(sandbox: Sandbox, canary: Canary) -> str | None:
     if beside_s >= _SLOWER * alone_s:  # was it the guest, or the machine's other work?
         alone_s = max(alone_s, _work_s(sandbox))
         if beside_s >= _SLOWER * alone_s and os.getloadavg()[0] > (os.cpu_count() or 1):
-            raise NotChecked(
-                "the machine has other work, so a neighbour's delay says nothing"
-            )
+            raise NotChecked("the machine has other work, so a neighbour's delay says nothing")
     quota = limits["NanoCpus"] / 1e9 or limits["CpuQuota"] / (limits["CpuPeriod"] or 100_000)
     return found(
         (bool(gained), f"it could do {listed(gained)}"),
