@@ -86,8 +86,13 @@ class Grader:
         if asked.name not in self._raters:
             sandbox = self.sandbox(asked.image)
             versions = self._versions[asked.image]
-            about = ", ".join(f"{name} {text}" for name, text in sandbox.facts().items())
-            self._say(f"checking the sandbox with answers of known worth ({asked.name}; {about})")
+            facts = sandbox.facts()
+            names = ("docker", "podman", "runc", "crun")
+            about = [f"{name} {facts[name]}" for name in names if name in facts]
+            known = ", ".join([asked.name, *about])
+            self._say(f"checking the sandbox with answers of known worth ({known})")
+            if "warning" in facts:
+                self._say(facts["warning"])
             rater = Rater(
                 asked,
                 sandbox,
