@@ -11,7 +11,6 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_qwen.errors import Unavailable, explain
@@ -19,13 +18,14 @@ from pytest_qwen.sandbox.base import MIB, Container, Job, Log, Output, SandboxFa
 from pytest_qwen.sandbox.engines import close_sockets_of, old_runtime
 from pytest_qwen.sandbox.owners import LABEL, labels_for, left_behind
 from pytest_qwen.sandbox.seccomp import profile_text
+from pytest_qwen.sandbox.tools import script
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 USER = "65534:65534"
 _KEPT_LOG_BYTES = 64 << 10
-_LAUNCH = (Path(__file__).parent / "inside" / "launch.py").read_text(encoding="utf-8")
+_LAUNCH = script("launch.py").decode()
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",  # noqa: S108 - inside the container, where it is a file system of its own

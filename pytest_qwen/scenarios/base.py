@@ -12,7 +12,7 @@ from pytest_qwen.exchanges import Exchange
 from pytest_qwen.observations import Server
 from pytest_qwen.programs import Program
 from pytest_qwen.rubric import Rubric
-from pytest_qwen.sandbox.base import Sandbox
+from pytest_qwen.sandbox.base import Sandbox, SandboxFault
 
 MissingImports = Literal["unrated", "fail", "stub"]
 
@@ -81,8 +81,6 @@ class Scenario:
 
 def result_of(future: Future[None], seen: Seen) -> None:
     """Take a part's result; a breakdown of the sandbox is noted and the other parts go on."""
-    from pytest_qwen.sandbox.base import SandboxFault
-
     try:
         future.result()
     except SandboxFault as fault:
