@@ -17,11 +17,13 @@ from pytest_qwen.markers import (
     Gpu,
     Limit,
     Marker,
+    MaxAccuracyDrop,
     MaxE2eLatency,
     MaxSlowdown,
     MaxTpot,
     MaxTtft,
     MaxUsdPerMtok,
+    MinAccuracy,
     MinPassAtK,
     MinStars,
     MinTokensPerSec,
@@ -30,7 +32,7 @@ from pytest_qwen.markers import (
     Sla,
     Workload,
 )
-from pytest_qwen.parsing import bound_of, parse, rated_bounds
+from pytest_qwen.parsing import accuracy_bound, bound_of, other_side, parse, rated_bounds
 
 _GOOD_STARS = 4  # from which a sample counts as good, where `min_pass_at_k` does not say
 _Merged = TypeVar("_Merged", Model, Workload, RecordedAnswer)
@@ -50,10 +52,10 @@ PRESETS: dict[str, tuple[Limit, ...]] = {
 class RunRequest:
     """What one test asks for. `asked` is False when no mark of ours is on it.
 
-    `versus` maps a slowdown bound's `vs` to the model arguments of its other side.
+    `versus` maps the `vs` of a slowdown or an accuracy drop to the model arguments of its other side.
     `price_per_hour_usd` is the price that a `max_usd_per_mtok` brought along. `rated` are the bounds
     on stars, `sample_stars` those from which a sample counts as good for pass@k. `answer` is the
-    recorded answer.
+    recorded answer. `counted` are the bounds on right answers.
     """
 
     gpu: Gpu | None = None
@@ -65,12 +67,13 @@ class RunRequest:
     rated: tuple[Bound, ...] = ()
     sample_stars: int = _GOOD_STARS
     answer: RecordedAnswer = field(default_factory=RecordedAnswer)
+    counted: tuple[Bound, ...] = ()
     asked: bool = False
 
     @property
     def all_bounds(self) -> tuple[Bound, ...]:
         """Every bound that the test sets."""
-        return (*self.bounds, *self.rated)
+        return (*self.bounds, *self.rated, *self.counted)
 
 
 def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bool) -> RunRequest:
@@ -94,6 +97,7 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
     if gpu is not None:
         _check_gpu(gpu)
     limits = _limits(parsed)
+    counts = _counts(parsed)
     samples = next((m for _, m in parsed if isinstance(m, MinPassAtK)), None)
     return RunRequest(
         gpu=gpu,
@@ -104,13 +108,15 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
             str(bound_of(m).vs): m.vs
             for m in limits
             if isinstance(m, MaxSlowdown) and isinstance(m.vs, Mapping)
-        },
+        }
+        | {str(accuracy_bound(m).vs): other_side(m.vs) for m in counts if isinstance(m, MaxAccuracyDrop)},
         price_per_hour_usd=next(
             (m.price_per_hour for m in limits if isinstance(m, MaxUsdPerMtok) and m.price_per_hour), None
         ),
         rated=_rated(parsed),
         sample_stars=samples.stars if samples else _GOOD_STARS,
         answer=_merged(RecordedAnswer, [m for _, m in parsed if isinstance(m, RecordedAnswer)]),
+        counted=tuple(accuracy_bound(m) for m in counts),
         asked=bool(parsed) and (bare_gpu or any(m != Gpu() for _, m in parsed)),
     )
 
@@ -138,6 +144,19 @@ def _rated(parsed: list[tuple[object, Marker]]) -> tuple[Bound, ...]:
                 raise _conflict(marker.name, kept, bound)
     ordered = sorted(chosen.values(), key=lambda one: isinstance(one[1], MinPassAtK))
     return tuple(bound for _, _, bound in ordered)
+
+
+def _counts(parsed: list[tuple[object, Marker]]) -> tuple[MinAccuracy | MaxAccuracyDrop, ...]:
+    """The marks on right answers that hold: the closest of each kind, task and other side."""
+    chosen: dict[tuple[str, str, str | None], tuple[object, MinAccuracy | MaxAccuracyDrop]] = {}
+    for node, marker in parsed:
+        if not isinstance(marker, MinAccuracy | MaxAccuracyDrop):
+            continue
+        bound = accuracy_bound(marker)
+        place, kept = chosen.setdefault((bound.marker, bound.metric, bound.vs), (node, marker))
+        if place is node and kept != marker:
+            raise _conflict(marker.name, accuracy_bound(kept), bound)
+    return tuple(marker for _, marker in chosen.values())
 
 
 def _check_gpu(gpu: Gpu) -> None:
@@ -199,7 +218,8 @@ def _preset_limits(parsed: list[tuple[object, Marker]]) -> list[tuple[object, Ma
 
 
 def _conflict(name: str, first: Bound, second: Bound) -> Misuse:
-    differ = "give them different statistics" if first.judged != "rated" else "make two tests of them"
+    measured = first.judged in ("sequential", "observed")
+    differ = "give them different statistics" if measured else "make two tests of them"
     return Misuse(
         explain(
             f"marker {name!r}: two bounds of the same kind conflict",

@@ -10,8 +10,12 @@ from typing import Any
 
 from pytest_qwen import data, detect, physics
 from pytest_qwen.ask import RunRequest
+from pytest_qwen.configurations import check_context, check_split, shape_from_config
+from pytest_qwen.engines import TRAINING
 from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.child import ChildEngine
+from pytest_qwen.engines.precisions import padded_inputs
+from pytest_qwen.engines.profiles import PROFILES
 from pytest_qwen.errors import DoesNotFit, QwenError, Unavailable
 from pytest_qwen.evidence import Round
 from pytest_qwen.gpus import Device
@@ -20,18 +24,22 @@ from pytest_qwen.locks import DeviceLock
 from pytest_qwen.measure import Limits, Observer, Progress
 from pytest_qwen.memory import Fit, fit
 from pytest_qwen.metrics import RoundContext
-from pytest_qwen.models import ModelShape, shape_from_config
+from pytest_qwen.models import ModelShape
 from pytest_qwen.planning import promised
 from pytest_qwen.pool import Lease, LoadRecord, Pool
 from pytest_qwen.readers import GpuReader, NvmlReader, ProcReader
-from pytest_qwen.roofline import Setup
+from pytest_qwen.roofline import SERVING_CHUNK_TOKENS, Setup
 from pytest_qwen.run import Conditions, Run
-from pytest_qwen.sentinel import Sentinel
+from pytest_qwen.sentinel import Sentinel, WindowLimits
 from pytest_qwen.settings import Settings
-from pytest_qwen.target import Target, resolve
+from pytest_qwen.target import Target, priced, resolve
 
 # Allocator settings of the published stacks: large segments that can grow fragment less.
 _ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TOKENIZERS_PARALLELISM": "false"}
+
+# A training step keeps the matrix units busy throughout: a clock that the power limit holds down is what the
+# card gives for such work, not a disturbance. Heat and power brakes still spoil a round.
+_TRAINING_LIMITS = WindowLimits(power_cap_clock_ratio=0.0)
 
 
 class Bench:
@@ -59,10 +67,21 @@ class Bench:
 
     @cached_property
     def target(self) -> Target:
-        """What this run is on. Raises Misuse for a GPU that is not there."""
+        """What this run is on. Raises Misuse for a GPU that is not there, and for a wrong price file."""
         wants_cpu = self.settings.gpu.lower() == "cpu"
         devices = () if wants_cpu else self._devices()
-        return resolve(self.settings.gpu, devices, planning=self.settings.plan)
+        found = resolve(self.settings.gpu, devices, planning=self.settings.plan)
+        return priced(found, data.read_prices(self.settings.prices)) if self.settings.prices else found
+
+    @property
+    def memory_bytes(self) -> float | None:
+        """Memory of the run's card: the driver's figure, else the catalogue's; None on a CPU."""
+        target = self.target
+        if target.is_cpu:
+            return None
+        if target.devices:
+            return target.devices[0].memory_bytes
+        return None if target.spec is None or target.spec.memory_gb is None else target.spec.memory_gb * 1e9
 
     @property
     def loads(self) -> tuple[LoadRecord, ...]:
@@ -70,8 +89,18 @@ class Bench:
         return tuple(load for pool in self._pools.values() for load in pool.loads)
 
     def spec_for(self, request: RunRequest, overrides: Mapping[str, Any] | None = None) -> LoadSpec:
-        """What a test loads on this run's target."""
-        return load_spec(request, self.settings, self.target, overrides)
+        """What a test loads on this run's target. Raises Misuse for what the model's shape forbids."""
+        spec = load_spec(request, self.settings, self.target, overrides)
+        shape = None if spec.engine in ("fake", TRAINING) else data.find_shape(spec.model)
+        if shape is not None:
+            longest = (overrides or {}).get("max_model_len", request.model.max_model_len) or 0
+            work = request.workload
+            check_context(shape, longest, f"@model(max_model_len={longest})")
+            check_context(
+                shape, (work.prompt_tokens or 0) + (work.output_tokens or 0), "prompt and output of @workload"
+            )
+            check_split(shape, spec.tensor_parallel)
+        return spec
 
     def setup_of(self, shape: ModelShape, spec: LoadSpec, asked: Request) -> Setup | None:
         """The arithmetic's view of a load and its workload; None on a CPU or an unknown card."""
@@ -88,12 +117,16 @@ class Bench:
             output_tokens=asked.output_tokens,
             batch=asked.batch_size,
             count=spec.tensor_parallel,
+            attention=spec.attention,
+            reserved_tokens=_reserved_tokens(spec),
+            padded_inputs=padded_inputs(spec),
+            chunk_tokens=None if spec.engine == "transformers" else SERVING_CHUNK_TOKENS,
         )
 
     def setup_for(self, request: RunRequest, spec: LoadSpec | None = None) -> Setup | None:
         """The same for a test; None too when the model's shape is not known, or the engine is not real."""
         spec = spec or self.spec_for(request)
-        shape = None if spec.engine == "fake" else data.find_shape(spec.model)
+        shape = None if spec.engine in ("fake", TRAINING) else data.find_shape(spec.model)
         return None if shape is None else self.setup_of(shape, spec, workload_request(request.workload))
 
     def refusal(self, request: RunRequest) -> str | None:
@@ -109,6 +142,11 @@ class Bench:
     def fit_of(self, request: RunRequest, spec: LoadSpec) -> Fit | None:
         """The memory plan of a test's model on this run's card, None where it is not known."""
         setup = self.setup_for(request, spec)
+        return None if setup is None else fit(setup)
+
+    def _fit(self, spec: LoadSpec, shape: ModelShape | None, asked: Request) -> Fit | None:
+        """The memory plan of one request to what is loaded."""
+        setup = None if shape is None or spec.engine == "fake" else self.setup_of(shape, spec, asked)
         return None if setup is None else fit(setup)
 
     def plan_facts(self, request: RunRequest, spec: LoadSpec) -> dict[str, Any]:
@@ -154,6 +192,7 @@ class Bench:
                 alpha=self.settings.alpha,
                 limits=Limits(budget_s=self.settings.budget_s),
                 ceilings_of=partial(self._ceilings, request, spec, _shape_of(spec, lease.loaded)),
+                fit_of=partial(self._fit, spec, _shape_of(spec, lease.loaded)),
             ),
             observed=_facts(lease),
         )
@@ -187,7 +226,8 @@ class Bench:
 
     def _observer(self, index: int, lease: Lease, request: RunRequest) -> Observer:
         reader: GpuReader | None = _memory_reader(self.target.devices[index]) if self.target.devices else None
-        sentinel = Sentinel(gpu=reader, host=ProcReader(), engine_pid=lease.loaded.pid)
+        limits = _TRAINING_LIMITS if lease.spec.engine == TRAINING else None
+        sentinel = Sentinel(gpu=reader, host=ProcReader(), engine_pid=lease.loaded.pid, limits=limits)
         return Observer(
             watch=sentinel.watch,
             clock_s=self._clock_s,
@@ -200,7 +240,10 @@ class Bench:
     ) -> RoundContext:
         """What is known of a round apart from its times."""
         card = self.target.spec
-        price = asked.price_per_hour_usd or (card.price_per_hour_usd if card else None)
+        one = card.price_per_hour_usd if card else None
+        price = asked.price_per_hour_usd or (one and one * spec.tensor_parallel)
+        if spec.engine == TRAINING:
+            return RoundContext(training=True)
         seen = replace(request, prompt_tokens=trace.prompt_tokens, output_tokens=trace.output_tokens)
         setup = None if shape is None else self.setup_of(shape, spec, seen)
         if shape is None or setup is None or not setup.sizes_known:
@@ -223,12 +266,21 @@ class Bench:
             prompt_tokens=seen.prompt_tokens, output_tokens=seen.output_tokens, batch_size=seen.batch_size
         )
         setup = self.setup_of(shape, spec, asked)
+        if spec.engine == TRAINING:
+            least = None if setup is None else physics.least_training_seconds(setup)
+            return {} if least is None else {"step_time_s": least}
         top = None if setup is None else physics.ceiling(setup)
         if setup is None or top is None:
             return {}
         best = {b.metric: physics.best_possible(b, setup, request.price_per_hour_usd) for b in request.bounds}
         known = {metric: value for metric, value in best.items() if value is not None}
         return {"decode_tokens_per_sec": top.tokens_per_sec, **known}
+
+
+def _reserved_tokens(spec: LoadSpec) -> int | None:
+    """The room that a static cache takes at once; None for one that grows, or an unknown profile."""
+    profile = PROFILES.get(spec.optimize) if spec.engine == "transformers" else None
+    return spec.max_model_len if profile is not None and profile.cache == "static" else None
 
 
 def _engine(settings: Settings, visible: str | None, spec: LoadSpec) -> Engine:

@@ -39,6 +39,7 @@ BOUND_KINDS: dict[str, BoundKind] = {
         BoundKind(marker="max_ttft", metric="ttft_ms", direction="at most", unit="ms"),
         BoundKind(marker="max_tpot", metric="tpot_ms", direction="at most", unit="ms"),
         BoundKind(marker="max_itl", metric="itl_ms", direction="at most", unit="ms"),
+        BoundKind(marker="max_step_time", metric="step_time_s", direction="at most", unit="s"),
         BoundKind(marker="max_e2e_latency", metric="e2e_latency_ms", direction="at most", unit="ms"),
         BoundKind(marker="min_mbu", metric="mbu_ratio", direction="at least", unit="ratio"),
         BoundKind(marker="min_mfu", metric="mfu_ratio", direction="at least", unit="ratio"),
@@ -77,7 +78,8 @@ class Bound:
 
     `metric` names what is compared (it differs from the kind's own metric for `scope="system"`).
     `vs` names the other side of a `max_slowdown`, None for every other bound. `judged` is the kind's, and
-    "rated" for a bound on the stars of answers, whose metric is a profile and a dimension ("run overall").
+    "rated" for a bound on the stars of answers, whose metric is a profile and a dimension ("run overall"), or
+    "counted" for one on right answers, whose metric is a task ("" for every task of the test).
     """
 
     marker: str
@@ -86,7 +88,7 @@ class Bound:
     limit: float
     unit: str
     stat: str = "median"
-    judged: Literal["sequential", "observed", "rated"] = "sequential"
+    judged: Literal["sequential", "observed", "rated", "counted"] = "sequential"
     vs: str | None = None
 
     @property
@@ -100,5 +102,6 @@ class Bound:
 
     def __str__(self) -> str:
         sign = "≥" if self.direction == "at least" else "≤"
-        stat = {"observed": "", "rated": f"{self.metric} "}.get(self.judged, f"{self.stat} ")
+        named = f"{self.metric} ".lstrip()
+        stat = {"observed": "", "rated": named, "counted": named}.get(self.judged, f"{self.stat} ")
         return f"{self.marker}: {stat}{sign} {self.limit:g} {self.unit}"

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pytest_qwen import __version__, data
+from pytest_qwen import __version__, cli_plan, data
 from pytest_qwen.errors import Misuse, QwenError, Unavailable, explain
 from pytest_qwen.gpus import CATALOGUE
+from pytest_qwen.reports.text import columns
 
 _UNKNOWN = "-"
 _EXIT_OK, _EXIT_USAGE = 0, 2
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     copy.set_defaults(command=_copy)
     commands.add_parser("gpus", help="print the GPU catalogue").set_defaults(command=_gpus)
     commands.add_parser("models", help="print the shipped model shapes").set_defaults(command=_models)
+    cli_plan.add(commands.add_parser("plan", help="say what fits a GPU, how fast and at what cost it can be"))
     _add_sandbox(commands.add_parser("sandbox", help="make and check the sandbox for generated programs"))
     return parser
 
@@ -154,7 +156,7 @@ def _gpus(_options: argparse.Namespace) -> str:
         )
         for row in CATALOGUE.values()
     ]
-    return _table(head, rows, words=2)
+    return columns(head, rows, words=2)
 
 
 def _models(_options: argparse.Namespace) -> str:
@@ -169,21 +171,8 @@ def _models(_options: argparse.Namespace) -> str:
         )
         for shape in shapes
     ]
-    return _table(head, rows, words=1)
+    return columns(head, rows, words=1)
 
 
 def _number(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:g}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> str:
-    """Columns under their heads: the first `words` to the left, figures to the right."""
-    lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < words else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pytest_qwen.errors import ModelUnusable, explain
-from pytest_qwen.models import ModelShape, shape_from_config
+from pytest_qwen.configurations import UncommonAttention, shape_from_config
+from pytest_qwen.errors import Misuse, ModelUnusable, explain
+from pytest_qwen.models import ModelShape
+from pytest_qwen.prices import PriceBook, parse_prices
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -38,14 +40,15 @@ def config_dir(model: str) -> Path | None:
 
 
 def find_config(model: str) -> dict[str, Any] | None:
-    """The model's configuration, None when neither a local folder nor the shipped data has it.
+    """The model's configuration, from a folder, a JSON file or the shipped data; None when none has it.
 
     Raises ModelUnusable when the file is there and is not a JSON object.
     """
-    folder = config_dir(model)
-    if folder is None:
+    folder, path = config_dir(model), Path(model).expanduser()
+    if folder is not None:
+        path = folder / "config.json"
+    elif path.suffix != ".json" or not path.is_file():
         return None
-    path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -56,12 +59,31 @@ def find_config(model: str) -> dict[str, Any] | None:
 
 
 def find_shape(model: str) -> ModelShape | None:
-    """The shape of a model id or of a local model folder; None when its configuration is not at hand.
+    """The shape of a model id or of a local model folder; None when its configuration is not at hand, or
+    its attention is of a kind whose arithmetic is not known.
 
-    Raises ModelUnusable for an unreadable configuration, Misuse for one that lacks a needed field.
+    Raises ModelUnusable for an unreadable configuration, Misuse for a wrong one.
     """
     config = find_config(model)
-    return None if config is None else shape_from_config(config, model)
+    try:
+        return None if config is None else shape_from_config(config, model)
+    except UncommonAttention:
+        return None
+
+
+def read_prices(path: Path) -> PriceBook:
+    """The prices of a file. Raises Misuse when it cannot be read or is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misuse(explain(f"the price file {path} cannot be read", found=str(error))) from None
+    return parse_prices(text, str(path))
+
+
+def load_prices(path: Path | None = None) -> PriceBook:
+    """The shipped prices, under those of a file if one is given. Raises Misuse as `read_prices`."""
+    shipped = read_prices(fixtures_dir() / "prices.toml")
+    return shipped if path is None else read_prices(path).over(shipped)
 
 
 def known_models() -> tuple[str, ...]:

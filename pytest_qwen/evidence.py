@@ -37,7 +37,8 @@ class Round:
 
     `token_ms` holds the time of every decode step since the request, first entry = TTFT; one entry a step,
     so with a batch each entry stands for `batch_size` tokens. `metrics` maps a metric's name to its value
-    in this round; a metric that could not be computed is absent. `clock` says who took the times.
+    in this round; a metric that could not be computed is absent. `clock` says who took the times. Of the two
+    peaks the first is what the engine reserved, the second what its tensors took of it.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Round:
     metrics: Mapping[str, float]
     tokens_digest: str = ""
     peak_memory_bytes: int | None = None
+    peak_allocated_bytes: int | None = None
     window: Window | None = None
     violations: tuple[str, ...] = ()
 
@@ -64,8 +66,9 @@ class Round:
 class Measurement:
     """Every round of one workload on one loaded model, and why measuring stopped.
 
-    `observed` holds session facts that no round repeats (vram_gb, load_time_s). `stopped` is "decided",
-    "budget" or the text of the fault that ended it. `hints` are remarks such as "launch-bound decoding".
+    `observed` holds session facts that no round repeats (vram_gb, allocated_gb, load_time_s). `stopped` is
+    "decided", "budget" or the text of the fault that ended it. `hints` are remarks such as "launch-bound
+    decoding".
     """
 
     rounds: tuple[Round, ...]

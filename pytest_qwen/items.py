@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 # What a test asks for, or the misuse that it is failed with; absent on a test that is none of ours.
 REQUEST: pytest.StashKey[RunRequest | Misuse] = pytest.StashKey()
 # Fixtures through which something is measured; `plan` and `gpu` only tell.
-MEASURING = frozenset({"llm", "load", "compare"})
+MEASURING = frozenset({"llm", "load", "compare", "finetune"})
 _HOME = "pytest_qwen.plugin"
 # The fixture through which answers are rated.
 RATING = frozenset({"rate"})
-_FIXTURES = MEASURING | RATING | {"plan", "gpu", "sandbox"}
+# The fixture through which right answers are counted.
+COUNTING = frozenset({"accuracy"})
+_FIXTURES = MEASURING | RATING | COUNTING | {"plan", "gpu", "sandbox", "published", "law"}
 
 
 def read(item: pytest.Item) -> bool:
@@ -34,6 +36,7 @@ def read(item: pytest.Item) -> bool:
         for bounds, wanted, example in (
             (request.bounds, MEASURING, "llm"),
             (request.rated, RATING, "rate"),
+            (request.counted, COUNTING, "accuracy"),
         ):
             if bounds and not wanted & uses:
                 raise Misuse(_without_fixture(bounds, wanted, example))

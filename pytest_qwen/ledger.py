@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pytest_qwen import __version__
 from pytest_qwen.ask import RunRequest
+from pytest_qwen.beside import Beside
 from pytest_qwen.bounds import Bound
+from pytest_qwen.correctness import Graded
 from pytest_qwen.errors import Misuse, Unavailable, explain
 from pytest_qwen.evidence import Measurement
 from pytest_qwen.outcomes import Fault, Outcome
 from pytest_qwen.quality_records import scorecard_from_json
 from pytest_qwen.records import Generation, RunHeader, RunRecord, from_json, load_records, plain
 from pytest_qwen.replay import ReplayRun
+from pytest_qwen.reports.laws_ import laws_text
+from pytest_qwen.reports.published_ import published_text
 from pytest_qwen.reports.stars import stars_table
 from pytest_qwen.reports.terminal import short_name, summary
 from pytest_qwen.reports.writer import Writer
@@ -111,6 +115,15 @@ class Ledger:
         """The evidence of every answer that a recorded test rated, in order."""
         return [one["evidence"] for record in self._replayed.get(nodeid, []) for one in record.rated]
 
+    def graded(self, nodeid: str) -> Sequence[Graded]:
+        """Every task that a recorded test evaluated, on both sides, in order."""
+        return [one for record in self._replayed.get(nodeid, []) for one in record.graded]
+
+    def card_of(self, nodeid: str) -> str | None:
+        """The card that a recorded test's published figures stood beside, None when it had none."""
+        found = (one.gpu for record in self._replayed.get(nodeid, []) for one in record.standings)
+        return next(found, None)
+
     def baseline_of(self, nodeid: str, target: Target) -> Measurement:
         """What the baseline run measured for a test on an equal device. Raises Misuse when there is none."""
         if self._settings.baseline is None:
@@ -158,6 +171,13 @@ class Ledger:
         cards = [scorecard_from_json(one["scorecard"]) for record in told for one in record.rated]
         if cards:
             yield "qwen: stars", stars_table(cards, width=width, unicode=self._unicode)
+        laws = [law for record in self.records for law in record.laws]
+        if laws:
+            yield "qwen: fitted laws", laws_text(laws, width=width, unicode=self._unicode)
+        standings = [standing for record in self.records for standing in record.standings]
+        if standings:
+            shown = published_text(standings, width=width, unicode=self._unicode)
+            yield "qwen: published figures beside ours", shown
         remarks = [
             f"{short_name(record.nodeid)}: {hint}"
             for record in told
@@ -230,11 +250,14 @@ def describe(
     bench: Bench,
     rated: Sequence[Mapping[str, Any]] = (),
     star_verdicts: Sequence[Verdict] = (),
+    graded: Sequence[Graded] = (),
+    beside: Beside | None = None,
 ) -> list[RunRecord]:
     """The records of one test: one a loaded model, or a single one when none was loaded.
 
-    What was rated, and the verdicts on it, are in the first.
+    What was rated, and the verdicts on it, are in the first; so is what was set beside the measurements.
     """
+    beside = beside or Beside()
     request = request or RunRequest()
     common = {
         "nodeid": nodeid,
@@ -256,6 +279,8 @@ def describe(
                 bounds=request.all_bounds,
                 verdicts=tuple(star_verdicts),
                 rated=tuple(rated),
+                standings=tuple(beside.standings),
+                laws=tuple(beside.laws),
             )
         ]
     fault = Fault.MODEL if outcome == "failed" else None
@@ -270,6 +295,9 @@ def describe(
             bounds=request.all_bounds if run is runs[0] else (),
             verdicts=(*run.verdicts, *(star_verdicts if run is runs[0] else ())),
             rated=tuple(rated) if run is runs[0] else (),
+            standings=tuple(beside.standings) if run is runs[0] else (),
+            laws=tuple(beside.laws) if run is runs[0] else (),
+            graded=tuple(graded) if run is runs[0] else (),
             measurements=tuple(run.measurements),
             generations=tuple(_generation(answer) for answer in run.answers),
             plan=bench.plan_facts(request, run.spec),

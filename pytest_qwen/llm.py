@@ -10,6 +10,7 @@ from pytest_qwen.engines.base import Loaded, LoadSpec, Message, Request
 from pytest_qwen.errors import Misuse, explain
 from pytest_qwen.evidence import Measurement
 from pytest_qwen.loading import workload_request
+from pytest_qwen.memory import Fit
 from pytest_qwen.run import Answer, Run
 
 
@@ -49,6 +50,14 @@ class Llm:
     def measure(self, **options: Any) -> Measurement:
         """Repeat the test's workload (or these request options) until its bounds are sure."""
         return self._run.measure(self._request(fixed=True, **options) if options else None)
+
+    def memory_plan(self, **options: Any) -> Fit | None:
+        """The memory that the test's workload (or these request options) needs on this card by the plan.
+
+        `.allocated_bytes` is what the measurement's "allocated_gb" should come to. None on a CPU and where a
+        size is not known.
+        """
+        return self._run.memory_plan(self._request(fixed=True, **options))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of the text under the model's tokenizer."""

@@ -155,6 +155,14 @@ class MaxE2eLatency(Statistical):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaxStepTime(Statistical):
+    """Seconds of one optimiser step of fine-tuning: forward, backward and update."""
+
+    name: ClassVar[str] = "max_step_time"
+    example: ClassVar[str] = "@max_step_time(1.5)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MinMbu(Statistical):
     """Model bandwidth utilisation, 0-1: bytes a decode step must read / TPOT / peak bandwidth."""
 
@@ -243,6 +251,29 @@ class MinPassAtK(Marker):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MinAccuracy(Marker):
+    """Least share of right answers, 0-1, of a task that the test evaluates (every one of them for None)."""
+
+    name: ClassVar[str] = "min_accuracy"
+    positional: ClassVar[tuple[str, ...]] = ("limit",)
+    example: ClassVar[str] = '@min_accuracy(0.6, task="mmlu")'
+    limit: float = _arg("share", MISSING)
+    task: str | None = _arg("text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxAccuracyDrop(Marker):
+    """Largest drop of the share of right answers, 0-1, below that in another precision or configuration."""
+
+    name: ClassVar[str] = "max_accuracy_drop"
+    positional: ClassVar[tuple[str, ...]] = ("limit",)
+    example: ClassVar[str] = '@max_accuracy_drop(0.02, vs="bf16")'
+    limit: float = _arg("part", MISSING)
+    vs: Mapping[str, Any] | str = _arg("precision", "bf16")
+    task: str | None = _arg("text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedAnswer(Marker):
     """The file with the answer that `rate()` rates, and its scenario, if that is not the first one."""
 
@@ -257,9 +288,9 @@ MARKERS: dict[str, type[Marker]] = {
     kind.name: kind
     for kind in (
         Gpu, Model, Workload, Sla,
-        MinTokensPerSec, MinPrefillTokensPerSec, MaxTtft, MaxTpot, MaxItl, MaxE2eLatency,
+        MinTokensPerSec, MinPrefillTokensPerSec, MaxTtft, MaxTpot, MaxItl, MaxE2eLatency, MaxStepTime,
         MinMbu, MinMfu, MaxVram, MaxLoadTime, MaxJoulesPerToken, MaxUsdPerMtok, MaxSlowdown,
-        MinStars, MinPassAtK, RecordedAnswer,
+        MinStars, MinPassAtK, MinAccuracy, MaxAccuracyDrop, RecordedAnswer,
     )
 }  # fmt: skip
 
@@ -295,6 +326,7 @@ max_ttft = pytest.mark.max_ttft
 max_tpot = pytest.mark.max_tpot
 max_itl = pytest.mark.max_itl
 max_e2e_latency = pytest.mark.max_e2e_latency
+max_step_time = pytest.mark.max_step_time
 min_mbu = pytest.mark.min_mbu
 min_mfu = pytest.mark.min_mfu
 max_vram = pytest.mark.max_vram
@@ -304,4 +336,6 @@ max_usd_per_mtok = pytest.mark.max_usd_per_mtok
 max_slowdown = pytest.mark.max_slowdown
 min_stars = pytest.mark.min_stars
 min_pass_at_k = pytest.mark.min_pass_at_k
+min_accuracy = pytest.mark.min_accuracy
+max_accuracy_drop = pytest.mark.max_accuracy_drop
 answer = pytest.mark.answer

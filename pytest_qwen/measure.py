@@ -101,6 +101,7 @@ def to_round(
         metrics=metrics,
         tokens_digest=trace.tokens_digest,
         peak_memory_bytes=trace.peak_memory_bytes,
+        peak_allocated_bytes=trace.peak_allocated_bytes,
         window=window,
         violations=tuple(violations),
     )

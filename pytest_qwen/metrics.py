@@ -21,6 +21,7 @@ class RoundContext:
 
     `bytes_per_step` is what one decode step must read (weights and KV cache at the round's mean context).
     `prefill_flops` is the work of the whole batch's prompt. `price_per_hour_usd` is for all cards together.
+    `training` says that a round is one optimiser step on the prompts, not an answer to them.
     """
 
     bytes_per_step: float | None = None
@@ -28,6 +29,7 @@ class RoundContext:
     peak_bytes_per_sec: float | None = None
     peak_flops_per_sec: float | None = None
     price_per_hour_usd: float | None = None
+    training: bool = False
 
 
 def gaps_ms(token_ms: Sequence[float]) -> tuple[float, ...]:
@@ -58,6 +60,8 @@ def of_round(
     - joules_per_token: energy of the window / output tokens of the batch.
     - usd_per_mtok: price of an hour / output tokens of an hour, per million.
     """
+    if context.training:
+        return _of_training(token_ms[-1], prompt_tokens * batch_size, energy_j, peak_memory_bytes)
     ttft, e2e, steps = token_ms[0], token_ms[-1], len(token_ms)
     tokens = steps * batch_size
     found = {"ttft_ms": ttft, "e2e_latency_ms": e2e}
@@ -71,6 +75,25 @@ def of_round(
             found["mfu_ratio"] = mfu(context.prefill_flops, ttft / 1000, context.peak_flops_per_sec)
     if steps > 1:
         found |= _of_decode(token_ms, context)
+    if energy_j is not None:
+        found["joules_per_token"] = energy_j / tokens
+    if peak_memory_bytes is not None:
+        found["vram_gb"] = peak_memory_bytes / 1e9
+    return found
+
+
+def _of_training(
+    step_ms: float, tokens: int, energy_j: float | None, peak_memory_bytes: int | None
+) -> dict[str, float]:
+    """The metrics of one optimiser step on `tokens` tokens (all sequences together).
+
+    - step_time_s: forward, backward and update.
+    - trained_tokens_per_sec: tokens / step time.
+    - joules_per_token: energy of the window / tokens.
+    """
+    found = {"e2e_latency_ms": step_ms, "step_time_s": step_ms / 1000}
+    if step_ms > 0:
+        found["trained_tokens_per_sec"] = 1000 * tokens / step_ms
     if energy_j is not None:
         found["joules_per_token"] = energy_j / tokens
     if peak_memory_bytes is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pytest_qwen.errors import Misuse, closest, explain
 
@@ -26,6 +25,7 @@ WEIGHT_BYTES: dict[str, float] = {
 }
 
 KV_BYTES: dict[str, float] = {"bfloat16": 2, "float16": 2, "float32": 4, "fp8": 1, "int8": 1, "int4": 0.5}
+_SCALED_KV = {"int8", "int4"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +122,21 @@ class ModelShape:
         rest = self.parameters - quantized
         return quantized * weight_bytes(dtype, quantization) + rest * _dtype_bytes(dtype)
 
+    def padding_weights(self, multiple: int) -> int:
+        """Weights that are added where each linear layer's inputs are filled up to a multiple of `multiple`.
+
+        Of layers without experts; a kernel in tiles works on whole tiles.
+        """
+        if multiple == 1 or self.experts:
+            return 0
+        attended = self.heads * self.head_dim
+        from_hidden = (self.heads + 2 * self.kv_heads) * self.head_dim + 2 * self.intermediate
+        return self.layers * (
+            from_hidden * (-self.hidden % multiple)
+            + self.hidden * (-attended % multiple)
+            + self.hidden * (-self.intermediate % multiple)
+        )
+
     def read_bytes_per_step(
         self,
         dtype: str = "bfloat16",
@@ -157,6 +172,10 @@ class ModelShape:
         if kv_dtype not in KV_BYTES:
             raise _unknown("KV cache type", kv_dtype, KV_BYTES)
         return 2 * self.layers * self.kv_heads * self.head_dim * KV_BYTES[kv_dtype]
+
+    def kv_scale_bytes_per_token(self, kv_dtype: str) -> float:
+        """Bytes of the scales that integer codes need beside them: 16 bits for each key and value vector."""
+        return 2 * self.layers * self.kv_heads * 2 if kv_dtype in _SCALED_KV else 0
 
     def flops_per_token(self, context_tokens: int) -> float:
         """FLOPs of decoding one token: 2 for each active weight that is multiplied (no embedding row), plus
@@ -204,72 +223,3 @@ def _unknown(what: str, name: str, choices: Mapping[str, object]) -> Misuse:
             choices=choices,
         )
     )
-
-
-# Families whose attention differs from "no bias, no norm"; any other family says so in its configuration.
-_BIASED_QKV = {"qwen", "qwen2", "qwen2_moe"}
-_NORMED_QK = {"qwen3", "qwen3_moe"}
-
-
-def shape_from_config(config: Mapping[str, Any], model_id: str) -> ModelShape:
-    """The shape that a Hugging Face `config.json` describes: Llama, Mistral, Mixtral, Qwen 1 to 3 and alike.
-
-    Raises Misuse when a needed field is missing or attention is of a kind that this shape cannot express.
-    """
-    family = str(config.get("model_type", ""))
-    if "linear_num_value_heads" in config or "kv_lora_rank" in config:
-        raise Misuse(
-            explain(
-                f"the shape of {model_id!r} cannot be computed: its attention is not the common kind",
-                found=f"model_type {family!r} with linear or latent attention",
-                next_step="measure it; fit and ceiling are not known for it",
-            )
-        )
-    heads, hidden = _need(config, "num_attention_heads", model_id), _need(config, "hidden_size", model_id)
-    layers = _need(config, "num_hidden_layers", model_id)
-    intermediate = _need(config, "intermediate_size", model_id)
-    experts = int(config.get("num_experts") or config.get("num_local_experts") or 0)
-    return ModelShape(
-        model_id=model_id,
-        architecture=str((config.get("architectures") or [family])[0]),
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads),
-        head_dim=int(config.get("head_dim") or config.get("kv_channels") or hidden // heads),
-        # the first Qwen generation counts gate and up projection together
-        intermediate=intermediate // 2 if family == "qwen" else intermediate,
-        vocab=_need(config, "vocab_size", model_id),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=family in _BIASED_QKV or bool(config.get("attention_bias")),
-        output_bias=family not in _BIASED_QKV and bool(config.get("attention_bias")),
-        qk_norm=family in _NORMED_QK,
-        experts=experts,
-        experts_per_token=_need(config, "num_experts_per_tok", model_id) if experts else 0,
-        moe_intermediate=int(config.get("moe_intermediate_size") or intermediate) if experts else 0,
-        shared_intermediate=int(config.get("shared_expert_intermediate_size") or 0) if experts else 0,
-        dense_layers=_dense_layers(config, layers) if experts else 0,
-        max_positions=config.get("max_position_embeddings") or config.get("seq_length"),
-    )
-
-
-def _dense_layers(config: Mapping[str, Any], layers: int) -> int:
-    """Layers of a mixture-of-experts model with a plain MLP: listed ones, and those off the sparse step."""
-    listed = set(config.get("mlp_only_layers") or ())
-    step = int(config.get("decoder_sparse_step") or 1)
-    return sum(1 for layer in range(layers) if layer in listed or (layer + 1) % step)
-
-
-def _need(config: Mapping[str, Any], name: str, model_id: str) -> int:
-    value = config.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise Misuse(
-            explain(
-                f"the configuration of {model_id!r} does not say {name}",
-                found=f"{name} = {value!r}"
-                if name in config
-                else f"fields: {', '.join(sorted(config)) or 'none'}",
-                slip="a configuration of another kind of model, or of a wrapper around the language model",
-            )
-        )
-    return value

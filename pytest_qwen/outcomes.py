@@ -18,6 +18,7 @@ class NoVerdict(StrEnum):
 
     BUDGET = "budget ended before the evidence was sure"
     TOO_FEW = "too few samples for this percentile"
+    TOO_FEW_QUESTIONS = "too few questions to be sure"
     THROTTLED = "GPU clocks were throttled"
     CO_TENANT = "another process used the GPU"
     HOST_OVERLOADED = "the host's CPUs were contended"

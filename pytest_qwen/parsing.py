@@ -12,10 +12,13 @@ import pytest
 from pytest_qwen.bounds import BOUND_KINDS, Bound, fraction_of
 from pytest_qwen.errors import Misuse, closest, explain
 from pytest_qwen.markers import (
+    DTYPES,
     MARKERS,
     Limit,
     Marker,
+    MaxAccuracyDrop,
     MaxSlowdown,
+    MinAccuracy,
     MinPassAtK,
     MinStars,
     MinTokensPerSec,
@@ -101,7 +104,7 @@ def _slip_of(wanted: str, value: Any) -> str | None:
     """The likely slip behind a wrong value."""
     if isinstance(value, str) and wanted in _REAL | {"positive int", "int", "stars"}:
         return "a number in quotes"
-    if wanted == "share" and isinstance(value, int | float) and 1 < value <= 100:
+    if wanted in {"share", "part"} and isinstance(value, int | float) and 1 <= value <= 100:
         return f"a percentage; write {value / 100:g}"
     return None
 
@@ -118,7 +121,7 @@ def _stat_problem(value: Any) -> str | None:
     return None
 
 
-_REAL = {"positive", "non-negative", "share"}
+_REAL = {"positive", "non-negative", "share", "part"}
 _VALUE_PROBLEMS: dict[str, Any] = {
     "text": lambda v: None if isinstance(v, str) and v else "is not a non-empty string",
     "names": lambda v: None if all(isinstance(n, str) for n in v) else "are not all GPU names in quotes",
@@ -137,6 +140,12 @@ _VALUE_PROBLEMS: dict[str, Any] = {
         None if _is_number(v) and 0 <= v < float("inf") else "is not a number from 0 up"
     ),
     "share": lambda v: None if _is_number(v) and 0 < v <= 1 else "is not a share above 0 and up to 1",
+    "part": lambda v: None if _is_number(v) and 0 < v < 1 else "is not a share above 0 and under 1",
+    "precision": lambda v: (
+        None
+        if v and isinstance(v, str | Mapping)
+        else "is neither a precision such as 'bf16' nor a mapping of model arguments"
+    ),
     "mapping": lambda v: None if isinstance(v, Mapping) else "is not a mapping of option names to values",
     "stat": _stat_problem,
     "versus": lambda v: (
@@ -176,15 +185,39 @@ def rated_bounds(marker: MinStars | MinPassAtK) -> tuple[Bound, ...]:
     )
 
 
+def accuracy_bound(marker: MinAccuracy | MaxAccuracyDrop) -> Bound:
+    """The bound on right answers that a mark sets; its metric is the task, "" for every one of the test."""
+    return Bound(
+        marker=marker.name,
+        metric=marker.task or "",
+        direction="at most" if isinstance(marker, MaxAccuracyDrop) else "at least",
+        limit=marker.limit,
+        unit="ratio",
+        judged="counted",
+        vs=_versus(marker.vs) if isinstance(marker, MaxAccuracyDrop) else None,
+    )
+
+
+def other_side(vs: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Model arguments of the other side of a drop: a precision by its name, or the arguments as they are."""
+    if not isinstance(vs, str):
+        return dict(vs)
+    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(vs, vs)
+    return {"dtype": dtype, "quantization": None} if dtype in DTYPES else {"quantization": vs}
+
+
+def _versus(given: Mapping[str, Any] | str) -> str:
+    """The other side of a comparison in words."""
+    return given if isinstance(given, str) else ",".join(f"{name}={value}" for name, value in given.items())
+
+
 def bound_of(marker: Limit) -> Bound:
     """The bound that a parsed bound marker sets."""
     kind = BOUND_KINDS[marker.name]
     system = isinstance(marker, MinTokensPerSec) and marker.scope == "system"
     versus = None
     if isinstance(marker, MaxSlowdown):
-        versus = (
-            marker.vs if isinstance(marker.vs, str) else ",".join(f"{k}={v}" for k, v in marker.vs.items())
-        )
+        versus = _versus(marker.vs)
     return Bound(
         marker=marker.name,
         metric="output_tokens_per_sec" if system else kind.metric,

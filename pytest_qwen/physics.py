@@ -112,6 +112,17 @@ def _best_values(setup: Setup, price_per_hour_usd: float | None) -> dict[str, fl
     return best
 
 
+def least_training_seconds(setup: Setup) -> float | None:
+    """The least time of an optimiser step on the prompts: forward, and backward at least as much again.
+
+    Every method needs the gradients of the layers' inputs, which cost what the forward pass costs; those of
+    trained weights and the head's work on all but the last token are left out, so that it always holds.
+    """
+    if setup.most_flops_per_sec is None:
+        return None
+    return 2 * setup.shape.prefill_flops(setup.prompt_tokens, setup.batch) / setup.most_flops_per_sec
+
+
 def best_possible(bound: Bound, setup: Setup, price_per_hour_usd: float | None = None) -> float | None:
     """The best value of the bound's metric that the hardware allows, None where unknown.
 

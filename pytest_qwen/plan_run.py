@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pytest_qwen.ask import RunRequest
 from pytest_qwen.bench import Bench
-from pytest_qwen.errors import Misuse
+from pytest_qwen.errors import Misuse, QwenError
 from pytest_qwen.planning import plan_for, render
 from pytest_qwen.target import mismatch
 
@@ -19,12 +19,19 @@ def plan_all(requests: Mapping[str, RunRequest | Misuse], bench: Bench) -> tuple
     plans, elsewhere, wrong = [], 0, []
     for test, request in requests.items():
         if isinstance(request, Misuse):
-            wrong.append(f"misuse      {test}: {str(request).splitlines()[0]}")
+            wrong.append(_misuse(test, request))
         elif mismatch(request.gpu, bench.target):
             elsewhere += 1
         elif request.model.id or bench.settings.model:
-            plans.append(plan_for(request, bench, test=test))
+            try:
+                plans.append(plan_for(request, bench, test=test))
+            except QwenError as error:
+                wrong.append(_misuse(test, error))
     lines = [f"plan for {bench.target.label}", render(plans), *wrong]
     if elsewhere:
         lines.append(f"{elsewhere} more want another GPU")
     return "\n".join(lines), len(wrong) + sum(plan.outlook == "impossible" for plan in plans)
+
+
+def _misuse(test: str, error: QwenError) -> str:
+    return f"misuse      {test}: {str(error).splitlines()[0]}"

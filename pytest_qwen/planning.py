@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from pytest_qwen.bounds import Bound
-from pytest_qwen.markers import Workload
 from pytest_qwen.physics import (
     Ceiling,
     Fit,
@@ -23,6 +22,7 @@ from pytest_qwen.physics import (
 
 if TYPE_CHECKING:
     from pytest_qwen.ask import RunRequest
+    from pytest_qwen.markers import Workload
 
 Outlook = Literal["feasible", "tight", "impossible", "unknown"]
 

@@ -13,6 +13,9 @@ from pytest_qwen.session import QwenSession, session_of
 from pytest_qwen.settings import add_gpu_alias, add_options, read_settings
 
 if TYPE_CHECKING:
+    from pytest_qwen.accuracy import Accuracy
+    from pytest_qwen.beside import Laws, Published
+    from pytest_qwen.finetuning import FineTune
     from pytest_qwen.llm import Llm
     from pytest_qwen.planning import Plan
     from pytest_qwen.run import Comparison
@@ -98,6 +101,12 @@ def compare(request: pytest.FixtureRequest) -> Iterator[Callable[..., Comparison
 
 
 @pytest.fixture
+def finetune(request: pytest.FixtureRequest) -> FineTune:
+    """Measure an optimiser step: `finetune("qlora", tokens=1024)` gives seconds, peak memory, prediction."""
+    return session_of(request.config).finetuner(request.node)
+
+
+@pytest.fixture
 def gpu(request: pytest.FixtureRequest) -> Target:
     """What this run is on: `.label`, `.spec` (catalogue row or None), `.devices`, `.is_cpu`."""
     return session_of(request.config).bench.target
@@ -110,9 +119,27 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 
 
 @pytest.fixture
+def published(request: pytest.FixtureRequest) -> Published:
+    """Set ours beside a published figure: `published(document, table, row, memory_used_gb=8.3)`."""
+    return session_of(request.config).published_of(request.node)
+
+
+@pytest.fixture
+def law(request: pytest.FixtureRequest) -> Laws:
+    """Fit a law to measured points: `law("memory", points, ("1", "batch*tokens"), unit="GB")`."""
+    return session_of(request.config).laws_of(request.node)
+
+
+@pytest.fixture
 def rate(request: pytest.FixtureRequest) -> Rate:
     """Rate generated programs: `rate(llm.generate(PROMPT))`, `rate()` with `@answer(path)`, `rate.all`."""
     return session_of(request.config).rate_of(request.node)
+
+
+@pytest.fixture
+def accuracy(request: pytest.FixtureRequest) -> Accuracy:
+    """Count right answers to a task's questions: `accuracy("mmlu", limit=200).value`."""
+    return session_of(request.config).accuracy_of(request.node)
 
 
 @pytest.fixture

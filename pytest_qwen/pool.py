@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace
+from pytest_qwen.engines.base import Engine, Likelihood, Loaded, LoadSpec, Pair, Request, Trace
 from pytest_qwen.engines.faults import again
 from pytest_qwen.errors import DoesNotFit, EngineFault, ModelUnusable, QwenError, Unavailable, explain
 from pytest_qwen.locks import DeviceLock
@@ -71,16 +72,26 @@ class _Watched:
         return self._engine.load(spec)
 
     def run(self, request: Request, on_token: Callable[[str], None] | None = None) -> Trace:
-        try:
+        with self._spent_by_a_fault():
             return self._engine.run(request, on_token)
-        except (EngineFault, DoesNotFit):
-            self.spent = True
-            raise
 
     def count_tokens(self, text: str) -> int:
-        try:
+        with self._spent_by_a_fault():
             return self._engine.count_tokens(text)
-        except EngineFault:
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        with self._spent_by_a_fault():
+            return self._engine.encode(text)
+
+    def score(self, pairs: Sequence[Pair]) -> tuple[Likelihood, ...]:
+        with self._spent_by_a_fault():
+            return self._engine.score(pairs)
+
+    @contextlib.contextmanager
+    def _spent_by_a_fault(self) -> Iterator[None]:
+        try:
+            yield
+        except (EngineFault, DoesNotFit):
             self.spent = True
             raise
 

@@ -135,13 +135,18 @@ class Table:
         return f"{self.document}: {self.name}"
 
 
-def load_tables() -> tuple[Table, ...]:
-    """Every table under `fixtures/published`, in the order of the files' names."""
-    found: list[Table] = []
+def load_documents() -> dict[str, tuple[Table, ...]]:
+    """The tables of each document under `fixtures/published`, by its file's short name."""
+    found: dict[str, tuple[Table, ...]] = {}
     for path in sorted((fixtures_dir() / "published").glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-        found += [_table(content["document"], table) for table in content["tables"]]
-    return tuple(found)
+        found[path.stem] = tuple(_table(content["document"], table) for table in content["tables"])
+    return found
+
+
+def load_tables() -> tuple[Table, ...]:
+    """Every table under `fixtures/published`, in the order of the files' names."""
+    return tuple(table for tables in load_documents().values() for table in tables)
 
 
 def _table(document: str, content: Mapping[str, Any]) -> Table:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from pytest_qwen.bounds import Bound
+from pytest_qwen.correctness import Graded, Item
 from pytest_qwen.engines.base import Loaded, LoadSpec
 from pytest_qwen.errors import Misuse, explain
 from pytest_qwen.evidence import Measurement, Round, Window
+from pytest_qwen.laws import Law, Term
 from pytest_qwen.outcomes import Fault, Outcome
+from pytest_qwen.standing import Standing
 from pytest_qwen.verdicts import Verdict
 
 VERSION = "pytest-qwen-record/1"
@@ -51,8 +54,9 @@ class RunRecord:
 
     `outcome`, `reason` and `fault` are the test's, not a bound's. `started` is UTC in ISO 8601. The mappings
     are plain, as `plain` makes them, so that a record equals itself after a round trip. `rated` holds the
-    "evidence" and the "scorecard" of each rated answer (see `quality_records`). Judging needs
-    `bounds`, `measurements`, `alpha` and, to show them, `ceilings`.
+    "evidence" and the "scorecard" of each rated answer (see `quality_records`). `standings` are published
+    figures beside ours, `laws` what was fitted to the test's points, `graded` right and wrong answers.
+    Judging needs `bounds`, `measurements`, `alpha` and, to show them, `ceilings`.
     """
 
     nodeid: str
@@ -72,6 +76,9 @@ class RunRecord:
     measurements: tuple[Measurement, ...] = ()
     generations: tuple[Generation, ...] = ()
     rated: tuple[Mapping[str, Any], ...] = ()
+    standings: tuple[Standing, ...] = ()
+    laws: tuple[Law, ...] = ()
+    graded: tuple[Graded, ...] = ()
     plan: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -240,8 +247,15 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
         measurements=tuple(_measurement(item) for item in data.get("measurements") or ()),
         generations=_each(Generation, data.get("generations")),
         rated=tuple(data.get("rated") or ()),
+        standings=_each(Standing, data.get("standings")),
+        laws=tuple(_law(item) for item in data.get("laws") or ()),
+        graded=tuple(build(Graded, one, items=_each(Item, one["items"])) for one in data.get("graded") or ()),
         notes=tuple(data.get("notes") or ()),
     )
+
+
+def _law(data: Mapping[str, Any]) -> Law:
+    return build(Law, data, terms=_each(Term, data["terms"]), residuals=tuple(data["residuals"]))
 
 
 def _verdict(data: Mapping[str, Any]) -> Verdict:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_qwen.gpus import Device, GpuSpec
-from pytest_qwen.models import DTYPE_BYTES, KV_BYTES, WEIGHT_BYTES, ModelShape
+from pytest_qwen.models import DTYPE_BYTES, KV_BYTES, WEIGHT_BYTES, ModelShape, weight_bytes
 
 # Cards may clock above the boost clock that a data sheet's compute rate stands for (H100 SXM: 1,980 against
 # 1,830 MHz); memory clocks are fixed.
 _CLOCK_HEADROOM = 1.1
+# Serving engines prefill long prompts in chunks; 8,192 tokens is the largest common default (vLLM's on large
+# cards).
+SERVING_CHUNK_TOKENS = 8192
 # GeForce cards double their fp16 matrix rate when software accumulates in fp16.
 _FP16_ACCUMULATE = 2.0
 
@@ -47,6 +50,9 @@ class Setup:
     """A model on `count` equal cards, with the work that decides its needs.
 
     `prompt_tokens` and `output_tokens` are those of one sequence; `batch` sequences run together.
+    `reserved_tokens` is the room that an engine takes for each sequence at once, None where the cache grows.
+    `padded_inputs` is what the kernel of the weights fills the inputs of each layer up to a multiple of.
+    `chunk_tokens` is the most that is prefilled at once, None for all prompts as a whole.
     """
 
     shape: ModelShape
@@ -58,6 +64,10 @@ class Setup:
     output_tokens: int = 128
     batch: int = 1
     count: int = 1
+    attention: str = "sdpa"
+    reserved_tokens: int | None = None
+    chunk_tokens: int | None = SERVING_CHUNK_TOKENS
+    padded_inputs: int = 1
 
     @property
     def sizes_known(self) -> bool:
@@ -73,6 +83,31 @@ class Setup:
     def context_tokens(self) -> int:
         """Tokens that a sequence holds at its end."""
         return self.prompt_tokens + self.output_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of one sequence that the KV cache has room for."""
+        return self.context_tokens if self.reserved_tokens is None else self.reserved_tokens
+
+    @property
+    def growing_bytes(self) -> float:
+        """KV cache that only the answer adds, where the cache grows and prompts are processed as a whole."""
+        if self.reserved_tokens is not None or self.chunk_tokens is not None:
+            return 0.0
+        return self.kv_bytes * self.output_tokens / max(self.cached_tokens, 1)
+
+    @property
+    def score_bytes(self) -> float:
+        """Attention scores that are alive at once: all pairs of a prompt's tokens with eager attention.
+
+        Ten bytes a pair and head in 16 bits: the scores, the masked scores, their softmax in 32 bits and its
+        copy in 16 (measured on an H200 with transformers 5.17: 10.0-10.1 at 1,024 to 4,096 tokens). Other
+        kernels keep none.
+        """
+        if self.attention != "eager":
+            return 0.0
+        each = 3 * DTYPE_BYTES[self.dtype] + 4
+        return each * self.shape.heads * self.batch * self.prompt_tokens**2
 
     @property
     def memory_bytes(self) -> float | None:
@@ -105,13 +140,24 @@ class Setup:
 
     @property
     def kv_bytes(self) -> float:
-        """KV cache of the whole batch at its longest."""
-        return self.shape.kv_bytes_per_token(self._kv_dtype) * self.context_tokens * self.batch
+        """KV cache of the whole batch: at its longest, or all that was reserved."""
+        each = self.shape.kv_bytes_per_token(self._kv_dtype) + self.shape.kv_scale_bytes_per_token(
+            self._kv_dtype
+        )
+        return each * self.cached_tokens * self.batch
 
     @property
     def weights_bytes(self) -> float:
         """All weights, over all cards."""
-        return self.shape.weights_bytes(self.dtype, self.quantization)
+        return self.shape.weights_bytes(self.dtype, self.quantization) + self.padding_bytes
+
+    @property
+    def padding_bytes(self) -> float:
+        """What the kernel of quantised weights fills up."""
+        if self.quantization is None:
+            return 0.0
+        extra = self.shape.padding_weights(self.padded_inputs)
+        return extra * weight_bytes(self.dtype, self.quantization)
 
     def step_bytes(self, context_tokens: float | None = None, *, least: bool = False) -> float:
         """Bytes that one decode step reads: weights, and the KV cache of every sequence.

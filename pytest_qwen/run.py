@@ -17,6 +17,7 @@ from pytest_qwen.errors import EngineFault, Misuse, explain
 from pytest_qwen.evidence import Measurement, Round
 from pytest_qwen.loading import workload_request
 from pytest_qwen.measure import Limits, Observer, interleave, measure, observe
+from pytest_qwen.memory import Fit
 from pytest_qwen.outcomes import Outcome
 from pytest_qwen.sentinel import launch_bound
 from pytest_qwen.statistics import percentile
@@ -28,6 +29,7 @@ class Answer:
     """What `llm.generate` gives: the text and how it came about.
 
     Times in milliseconds. `tokens_per_sec` is the decode rate of this one request, None for one token.
+    `allocated_gb` is what the engine's tensors took at most during it, None where no allocator counts.
     """
 
     text: str
@@ -39,6 +41,7 @@ class Answer:
     e2e_ms: float
     tokens_per_sec: float | None
     request: Request
+    allocated_gb: float | None = None
 
     @classmethod
     def of(cls, request: Request, seen: Round, trace: Trace) -> Answer:
@@ -53,6 +56,7 @@ class Answer:
             e2e_ms=seen.metrics["e2e_latency_ms"],
             tokens_per_sec=seen.metrics.get("decode_tokens_per_sec"),
             request=request,
+            allocated_gb=None if trace.peak_allocated_bytes is None else trace.peak_allocated_bytes / 1e9,
         )
 
 
@@ -92,12 +96,14 @@ class Comparison:
 class Conditions:
     """What holds for a whole run: error rate, limits of measuring, what physics allows each metric.
 
-    `ceilings_of` gives the physical limit of each bounded metric, where it is known, for the work of a round.
+    `ceilings_of` gives the physical limit of each bounded metric, where it is known, for the work of a round,
+    `fit_of` the memory plan of a request.
     """
 
     alpha: float
     limits: Limits
     ceilings_of: Callable[[Round], Mapping[str, float]] = lambda _seen: {}
+    fit_of: Callable[[Request], Fit | None] = lambda _asked: None
 
 
 class Run:
@@ -130,6 +136,10 @@ class Run:
         self._conditions = conditions
         self._observed = dict(observed)
         self._single: list[Round] = []
+
+    def memory_plan(self, request: Request) -> Fit | None:
+        """What a request needs by the plan; None on a CPU or where it is not known."""
+        return self._conditions.fit_of(request)
 
     @property
     def ceilings(self) -> Mapping[str, float]:
@@ -273,6 +283,9 @@ class Run:
         observed = {k: v for k, v in self._observed.items() if k != _BASELINE}
         if peaks:
             observed["vram_gb"] = max(peaks) / 1e9
+        allocated = [r.peak_allocated_bytes for r in found.rounds if r.peak_allocated_bytes is not None]
+        if allocated:
+            observed["allocated_gb"] = max(allocated) / 1e9
         rounds = _with_slowdown(found.rounds, self.baseline)
         hints = (*found.hints, *self._launch_bound(rounds))
         kept = replace(found, rounds=rounds, observed={**observed, **found.observed}, hints=hints)

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_qwen.errors import Misuse, explain
+from pytest_qwen.errors import Misuse, QwenError, explain
 from pytest_qwen.items import MEASURING, REQUEST, grouped, may_be_ours, ours, read
 from pytest_qwen.settings import Settings
 from pytest_qwen.showing import as_outcome, first_line, gate_text, skipped
 
 if TYPE_CHECKING:
+    from pytest_qwen.accuracy import Accuracy
     from pytest_qwen.ask import RunRequest
     from pytest_qwen.bench import Bench
+    from pytest_qwen.beside import Beside, Laws, Published
     from pytest_qwen.evidence import Measurement
+    from pytest_qwen.finetuning import FineTune
     from pytest_qwen.grading import Grader, Ratings
     from pytest_qwen.ledger import Ledger
     from pytest_qwen.live import Live
@@ -34,6 +37,9 @@ _PLUGIN_NAME = "qwen-session"
 _RUNS: pytest.StashKey[list[Run]] = pytest.StashKey()
 _RATINGS: pytest.StashKey[Ratings] = pytest.StashKey()
 _STAR_VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
+_BESIDE: pytest.StashKey[Beside] = pytest.StashKey()
+_ACCURACY: pytest.StashKey[Accuracy] = pytest.StashKey()
+_COUNTED: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 _CALIBRATION_ROUNDS = 20
 
 
@@ -76,7 +82,8 @@ class QwenSession:
 
     def prepare(self) -> None:
         """Find out now what would otherwise fail after minutes of measuring. Raises Misuse."""
-        if self.settings.gpu not in ("auto", "cpu") and not self.settings.replay:
+        named = self.settings.gpu not in ("auto", "cpu") or self.settings.prices
+        if named and not self.settings.replay:
             _ = self.bench.target
         if self.settings.plan and self.config.pluginmanager.hasplugin("xdist"):
             # a plan takes no time to share, and only a session that collects by itself knows every test
@@ -96,11 +103,11 @@ class QwenSession:
 
     def _load_key(self, item: pytest.Item) -> str | None:
         request = item.stash[REQUEST]
-        if isinstance(request, Misuse) or "llm" not in ours(item):
+        if isinstance(request, Misuse) or not {"llm", "accuracy"} & ours(item):
             return None
         try:
             return self.bench.spec_for(request).key
-        except Misuse:
+        except QwenError:
             return None
 
     # ---- plan
@@ -113,7 +120,11 @@ class QwenSession:
             raise session.Interrupted(f"{session.testsfailed} errors during collection")
         from pytest_qwen.plan_run import plan_all
 
-        requests = {item.nodeid: item.stash[REQUEST] for item in session.items if REQUEST in item.stash}
+        requests = {
+            item.nodeid: item.stash[REQUEST]
+            for item in session.items
+            if REQUEST in item.stash and "finetune" not in ours(item)
+        }
         text, impossible = plan_all(requests, self.bench)
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         reporter.ensure_newline()
@@ -140,7 +151,9 @@ class QwenSession:
             if why:
                 raise skipped(why)
             if request.bounds and MEASURING & ours(item):
-                refusal = self.bench.refusal(request)
+                # a fine-tuning step is of another engine: what it needs is known when the body asks for it
+                generates = MEASURING & ours(item) - {"finetune"}
+                refusal = self.bench.refusal(request) if generates else None
                 if refusal:
                     pytest.fail(refusal, pytrace=False)
                 _ = self._baseline_for(item)  # a missing one is said before anything is loaded
@@ -162,6 +175,7 @@ class QwenSession:
         """Whether the test has bounds and the run names what they are to be proven on."""
         request, settings = self._request(item), self.settings
         named = [*(request.bounds if settings.gpu != "auto" else ())]
+        named += request.counted if settings.gpu not in {"auto", "cpu"} else ()
         # a CPU is named to go without a GPU, which says nothing about a container engine
         named += request.rated if settings.sandbox != "auto" or settings.gpu not in {"auto", "cpu"} else ()
         return bool(named) and not settings.replay
@@ -172,12 +186,15 @@ class QwenSession:
 
         request = self._request(item)
         runs = item.stash.get(_RUNS, [])
-        if self.settings.calibrate and request.bounds and runs:
+        if self.settings.calibrate and request.bounds and runs and not self._trained(runs[0]):
             self._calibrate(item, runs[0])
         verdicts = [verdict for run in runs for verdict in run.settle()]
         if runs and not self.settings.replay:
             verdicts += self._slowdowns(item, runs[0])
         verdicts += self._star_verdicts(item)
+        if _ACCURACY in item.stash:
+            item.stash[_COUNTED] = counted = item.stash[_ACCURACY].settle(request.counted)
+            verdicts += counted
         if request.bounds and not verdicts:
             raise Misuse(nothing_measured(request.bounds))
         text = failure_text(verdicts, no_verdict_fails=self.settings.no_verdict == "fail")
@@ -202,10 +219,18 @@ class QwenSession:
         found = []
         for bound in request.bounds:
             if bound.marker == "max_slowdown" and bound.vs != "baseline":
+                if self._trained(run):
+                    raise Misuse(_NOT_COMPARED)
                 other = self.bench.open(request, request.versus[bound.vs or ""], keep=run.spec)
                 run.compare(other.engine, (bound,))
                 found.append(run.verdicts[-1])
         return found
+
+    def _trained(self, run: Run) -> bool:
+        """Whether the run is of optimiser steps, which no generated workload can stand in for."""
+        from pytest_qwen.engines import TRAINING
+
+        return run.spec.engine == TRAINING
 
     def _baseline_for(self, item: pytest.Item) -> Measurement | None:
         """The stored run that a bound of the test compares with, None without such a bound."""
@@ -242,7 +267,7 @@ class QwenSession:
         from pytest_qwen.reports.junit import user_properties
 
         runs: list[Run] = item.stash.get(_RUNS, [])
-        found: list[Verdict] = item.stash.get(_STAR_VERDICTS, [])
+        found = [*item.stash.get(_STAR_VERDICTS, []), *item.stash.get(_COUNTED, [])]
         records = describe(
             nodeid=item.nodeid,
             outcome=report.outcome if report.when == "call" or report.skipped else "error",
@@ -252,10 +277,14 @@ class QwenSession:
             bench=self.bench,
             rated=self._rated_facts(item),
             star_verdicts=found,
+            graded=item.stash[_ACCURACY].graded if _ACCURACY in item.stash else (),
+            beside=item.stash.get(_BESIDE, None),
         )
         report.qwen_records = [to_json(record) for record in records]  # type: ignore[attr-defined]
         for record in records:
             item.user_properties.extend(user_properties(record))
+        if _BESIDE in item.stash:
+            item.user_properties.extend(_beside_properties(item.stash[_BESIDE]))
         if _RATINGS in item.stash:
             from pytest_qwen.reports.star_rows import star_properties
 
@@ -312,6 +341,19 @@ class QwenSession:
 
         yield compare
 
+    def finetuner(self, item: pytest.Item) -> FineTune:
+        """The `finetune` fixture."""
+        from pytest_qwen.finetuning import FineTune
+
+        request = self._request(item)
+        with as_outcome(proving=self._proving(item)):
+            return FineTune(
+                lambda overrides: self._open(item, overrides),
+                lambda overrides: None if self.settings.replay else self.bench.spec_for(request, overrides),
+                available_bytes=None if self.settings.replay else self.bench.memory_bytes,
+                alpha=self.settings.alpha,
+            )
+
     def rate_of(self, item: pytest.Item) -> Rate:
         """The `rate` fixture. The sandbox is looked for at once: without one the body need not run."""
         from pytest_qwen.grading import live, replayed
@@ -327,10 +369,55 @@ class QwenSession:
                 item.stash[_RATINGS] = live(self.grader)
         return Rate(item.stash[_RATINGS], request, item.path.parent)
 
+    def accuracy_of(self, item: pytest.Item) -> Accuracy:
+        """The `accuracy` fixture."""
+        from pytest_qwen.accuracy import Accuracy, LiveGrading, RecordedGrading, check_sides
+
+        grading: LiveGrading | RecordedGrading
+        if self.settings.replay:
+            # the run with what was loaded is in the record too, and is reported again
+            recorded = self.ledger.graded(item.nodeid)
+            grading = RecordedGrading(item.nodeid, recorded, lambda: self._opened(item))
+        else:
+            request = self._request(item)
+            with as_outcome():
+                check_sides(
+                    request.counted,
+                    lambda vs: self.bench.spec_for(request, request.versus[vs] if vs else None),
+                )
+            grading = LiveGrading(
+                lambda: self._opened(item),
+                lambda vs: self.bench.open(request, request.versus[vs]),
+                lambda: self.grader.sandbox("guest-slim"),
+            )
+        made = Accuracy(grading, item.path.parent, alpha=self.settings.alpha)
+        return item.stash.setdefault(_ACCURACY, made)
+
     def sandbox_of(self, item: pytest.Item) -> Sandbox:
         """The `sandbox` fixture."""
         with as_outcome(proving=self._proving(item)):
             return self.grader.sandbox()
+
+    def published_of(self, item: pytest.Item) -> Published:
+        """The `published` fixture."""
+        from pytest_qwen.beside import Published
+
+        with as_outcome():
+            recorded = self.ledger.card_of(item.nodeid) if self.settings.replay else None
+            target = self.bench.target
+        card = recorded or (target.spec.alias if target.spec else target.label)
+        return Published(card, self._beside(item).standings)
+
+    def laws_of(self, item: pytest.Item) -> Laws:
+        """The `law` fixture."""
+        from pytest_qwen.beside import Laws
+
+        return Laws(self._beside(item).laws)
+
+    def _beside(self, item: pytest.Item) -> Beside:
+        from pytest_qwen.beside import Beside
+
+        return item.stash.setdefault(_BESIDE, Beside())
 
     def plan_of(self, item: pytest.Item) -> Plan:
         """The `plan` fixture."""
@@ -338,6 +425,18 @@ class QwenSession:
 
         with as_outcome():
             return plan_for(self._request(item), self.bench)
+
+    def _opened(self, item: pytest.Item) -> Run:
+        """The run of the test's own model, opened once; its engine may have been put away meanwhile."""
+        runs = item.stash.get(_RUNS, [])
+        if self.settings.replay:
+            return runs[0] if runs else self._open(item)
+        wanted = self.bench.spec_for(self._request(item))
+        mine = next((place for place, run in enumerate(runs) if run.spec == wanted), None)
+        if mine is None:
+            return self._open(item)
+        runs[mine].engine = self.bench.open(self._request(item)).engine
+        return runs[mine]
 
     def _open(
         self, item: pytest.Item, overrides: Mapping[str, Any] | None = None, *, check_fit: bool = True
@@ -425,6 +524,19 @@ _COMPARED_TWICE = explain(
     asked="compare(...) in a test with max_slowdown(vs='baseline')",
     next_step="make two tests of it",
 )
+
+_NOT_COMPARED = explain(
+    "a fine-tuning step is compared with another by two calls, not by max_slowdown(vs={...})",
+    asked="max_slowdown(vs={...}) on a test that fine-tunes",
+    next_step='a = finetune("lora"); b = finetune("qlora"); assert b.step_time_s < 2 * a.step_time_s',
+)
+
+
+def _beside_properties(beside: Beside) -> list[tuple[str, str | int | float]]:
+    from pytest_qwen.reports.laws_ import law_properties
+    from pytest_qwen.reports.published_ import standing_properties
+
+    return [*standing_properties(beside.standings), *law_properties(beside.laws)]
 
 
 def _llm(run: Run) -> Llm:

@@ -50,6 +50,12 @@ OPTIONS = (
     ),
     Option(flag="--qwen-model", help="Model of tests that name none.", default="", metavar="ID"),
     Option(
+        flag="--qwen-prices",
+        help="TOML file with your prices of cards by the hour, in place of the catalogue's.",
+        default="",
+        metavar="FILE",
+    ),
+    Option(
         flag="--qwen-plan",
         help="Print fit, ceiling and cost of every selected test; load nothing.",
         default="no",
@@ -153,6 +159,7 @@ class Settings:
     engine: str = "transformers"
     weights: str = "real"
     model: str | None = None
+    prices: Path | None = None
     plan: bool = False
     budget_s: float = 120.0
     alpha: float = 0.01
@@ -222,6 +229,7 @@ def read_settings(config: pytest.Config) -> Settings:
         engine=value["qwen_engine"],
         weights=value["qwen_weights"],
         model=value["qwen_model"] or None,
+        prices=_path(root, value["qwen_prices"]),
         plan=value["qwen_plan"],
         budget_s=value["qwen_budget"],
         alpha=value["qwen_alpha"],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_qwen import gpus
 from pytest_qwen.errors import Misuse, explain
 from pytest_qwen.gpus import Device, GpuSpec
 from pytest_qwen.markers import Gpu
+from pytest_qwen.prices import PriceBook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class Target:
     @property
     def is_cpu(self) -> bool:
         """Whether this run uses no GPU."""
-        return self.spec is not None and self.spec is gpus.CPU
+        return self.spec is not None and self.spec.alias == gpus.CPU.alias
 
     @property
     def named(self) -> bool:
@@ -69,6 +70,17 @@ def resolve(asked: str, devices: Sequence[Device], *, planning: bool) -> Target:
             choices=sorted({"auto", gpus.CPU.alias, *(d.spec.alias for d in devices if d.spec)}),
         )
     )
+
+
+def priced(target: Target, prices: PriceBook) -> Target:
+    """The same target with the hourly prices of a price file in place of the catalogue's."""
+
+    def of(spec: GpuSpec | None) -> GpuSpec | None:
+        price = prices.cards.get(spec.alias) if spec else None
+        return replace(spec, price_per_hour_usd=price.usd_per_hour) if spec and price else spec
+
+    devices = tuple(replace(device, spec=of(device.spec)) for device in target.devices)
+    return replace(target, spec=of(target.spec), devices=devices)
 
 
 def mismatch(wanted: Gpu | None, target: Target) -> str | None:

@@ -9,8 +9,10 @@ from typing import Any
 from pytest_qwen.bounds import BOUND_KINDS, Bound
 from pytest_qwen.engines.base import Loaded, LoadSpec
 from pytest_qwen.evidence import Measurement, Round, Window
+from pytest_qwen.laws import fit_sum
 from pytest_qwen.outcomes import NoVerdict, Outcome
 from pytest_qwen.records import Generation, RunHeader, RunRecord, plain
+from pytest_qwen.standing import Standing
 from pytest_qwen.verdicts import Verdict
 
 H200 = "NVIDIA H200, 143771 MiB, 700 W, driver 580.159.04"
@@ -139,6 +141,22 @@ def full_record() -> RunRecord:
                 e2e_ms=35.0,
                 decode_tokens_per_sec=200.0,
             ),
+        ),
+        standings=(
+            Standing(
+                document="d",
+                table="t",
+                row="Qwen-7B Int4",
+                figure="tokens_per_sec",
+                published="~50",
+                measured=None,
+                standing="not measurable here",
+                why="no such card",
+                gpu="h200",
+            ),
+        ),
+        laws=(
+            fit_sum("memory", [({"batch": b}, 15.0 + b * b) for b in (1, 2, 4)], ("1", "batch"), unit="GB"),
         ),
         plan={"lines": [["weights", 15.2e9]], "ceiling": "4.8e12 / 15.2e9 = 316 tok/s"},
         notes=("launch-bound decoding",),

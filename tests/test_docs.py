@@ -104,7 +104,18 @@ def test_every_fixture_and_every_method_of_llm_is_explained():
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and any("fixture" in ast.dump(d) for d in node.decorator_list)
     ]
-    assert sorted(fixtures) == ["compare", "gpu", "llm", "load", "plan", "rate", "sandbox"]
+    assert sorted(fixtures) == [
+        "compare",
+        "finetune",
+        "gpu",
+        "law",
+        "llm",
+        "load",
+        "plan",
+        "published",
+        "rate",
+        "sandbox",
+    ]
     for name in fixtures:
         assert f"## `{name}`" in page
     for name in vars(llm.Llm):

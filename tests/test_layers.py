@@ -14,29 +14,35 @@ PACKAGE = ROOT / "pytest_qwen"
 
 # Lowest first; a module imports from its own row and from those before it. A package stands for its modules.
 LAYERS = {
-    "words": "errors outcomes bounds evidence verdicts metrics statistics evalues guards noise "
-    "gpus models roofline memory physics "
-    "programs exchanges observations scorecards escaping pass_at_k environments",
-    "adapt": "engines detect data readers extraction battery",
+    "words": "errors outcomes bounds evidence verdicts metrics statistics laws evalues guards noise "
+    "gpus models configurations prices cost roofline memory training_memory physics "
+    "programs exchanges observations scorecards escaping pass_at_k environments paired correctness",
+    "adapt": "engines detect data readers extraction battery harness harness_lm harness_quiet",
     "ask": "markers parsing ask settings target loading",
     "run": "locks pool sentinel measure sandbox probing openapi serving deep analysis standin",
-    "judge": "judge planning calibration published claims claims_arithmetic claims_physics "
-    "checks rubric lifts star_texts agreement star_verdicts",
+    "judge": "judge planning capacity optimization calibration published claims claims_arithmetic claims_physics recomputed standing "
+    "checks rubric lifts star_texts agreement star_verdicts accuracy_verdicts",
     "records": "records quality_records",
     "reports": "reports progress",
-    "work": "bench run llm replay ledger plan_run scenarios rating grading stars",
-    "glue": "plugin session items showing live hookspecs cli testing",
+    "work": "bench run llm finetuning replay beside ledger plan_run scenarios rating grading stars accuracy",
+    "glue": "plugin session items showing live hookspecs cli cli_plan testing",
 }
 ROW = {module: row for row, modules in enumerate(LAYERS.values()) for module in modules.split()}
 # What is not in the standard library, and who may import it.
 ENGINE_CHILD = {
+    "building",
+    "kv_cache",
     "decode",
     "fusion",
     "profiles",
     "quantize",
     "sessions",
+    "scoring",
     "sources",
     "tokenizing",
+    "training",
+    "training_methods",
+    "training_peak",
     "transformers_",
 }
 ALLOWED = {
@@ -54,6 +60,10 @@ ALLOWED = {
     },
     "torch": {f"engines.{name}" for name in ENGINE_CHILD} | {"sandbox.inside.standin"},
     "transformers": {f"engines.{name}" for name in ENGINE_CHILD} | {"sandbox.inside.standin"},
+    "lm_eval": {"harness", "harness_lm"},
+    "datasets": {"harness_quiet"},
+    "huggingface_hub": {"harness_quiet"},
+    "evaluate": {"harness_quiet"},
     "docker": {f"sandbox.{name}" for name in ("container", "engines", "image", "attacks.canary")},
     "requests": {"sandbox.container", "sandbox.engines"},
     "urllib3": {"sandbox.container"},

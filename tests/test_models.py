@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_qwen.configurations import shape_from_config
 from pytest_qwen.data import find_config, find_shape, known_models
 from pytest_qwen.errors import Misuse
-from pytest_qwen.models import shape_from_config
 
 CODER_7B = "Qwen/Qwen2.5-Coder-7B-Instruct"
 MOE = "Qwen/Qwen3-30B-A3B"

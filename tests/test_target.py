@@ -6,7 +6,8 @@ from pytest_qwen import gpus
 from pytest_qwen.errors import Misuse
 from pytest_qwen.gpus import Device
 from pytest_qwen.markers import Gpu
-from pytest_qwen.target import Target, mismatch, resolve
+from pytest_qwen.prices import parse_prices
+from pytest_qwen.target import Target, mismatch, priced, resolve
 
 
 def device(alias: str | None, name: str = "", index: int = 0) -> Device:
@@ -112,3 +113,18 @@ def test_a_match_gives_no_reason(wanted):
 
 def test_the_cpu_matches_its_name():
     assert mismatch(Gpu(names=("cpu",)), resolve("cpu", (), planning=False)) is None
+
+
+def test_a_price_file_prices_cards_and_the_cpu_and_changes_nothing_else():
+    book = parse_prices("[cards.h100-nvl]\nusd_per_hour = 3\n[cards.cpu]\nusd_per_hour = 0.1", "mine.toml")
+    found = priced(resolve("auto", (H100_NVL, device("h100-nvl", index=1)), planning=False), book)
+    assert [d.spec.price_per_hour_usd for d in found.devices] == [3.0, 3.0]
+    assert found.spec.price_per_hour_usd == 3.0
+    assert found.spec.bandwidth_gb_per_sec == H100_NVL.spec.bandwidth_gb_per_sec
+    cpu = priced(resolve("cpu", (), planning=False), book)
+    assert cpu.spec.price_per_hour_usd == 0.1
+    assert cpu.is_cpu
+    other = resolve("l4", (), planning=True)
+    assert priced(other, book) == other
+    unknown = Target(asked="auto", spec=None, devices=(UNKNOWN,))
+    assert priced(unknown, book) == unknown

@@ -11,10 +11,14 @@ from pytest_qwen.errors import Misuse, NotInstalled, closest, explain
 # Set in the environment of a process that hosts an engine and nothing else (see `child`).
 HOSTED = "PYTEST_QWEN_ENGINE_CHILD"
 
+# The engine whose run is an optimiser step; every other one generates.
+TRAINING = "transformers-training"
+
 # "module:Class" rather than the class itself: importing an engine may import torch.
 _TARGETS = {
     "fake": "pytest_qwen.engines.fake:FakeEngine",
     "transformers": "pytest_qwen.engines.transformers_:TransformersEngine",
+    TRAINING: "pytest_qwen.engines.training:TrainingEngine",
 }
 
 

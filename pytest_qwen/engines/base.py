@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -56,7 +56,8 @@ class Request:
 
     Exactly one of `prompt`, `messages` and `prompt_tokens` is set; `prompt_tokens` asks for that many
     random tokens drawn from `seed`. `ignore_eos` fixes the output length (performance rounds).
-    `temperature` 0 is greedy.
+    `temperature` 0 is greedy. An answer ends after the first of `stop` that it holds. `template` False gives
+    a `prompt` to an instruct model as it is, without its chat template.
     """
 
     prompt: str | None = None
@@ -68,6 +69,25 @@ class Request:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
+    template: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A context and what may follow it, as token ids; neither is empty."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """How likely a model holds a continuation: the sum of its tokens' log-probabilities (natural logarithm),
+    and whether each of them is the one that greedy decoding would choose."""
+
+    log_probability: float
+    greedy: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +97,8 @@ class Trace:
     `token_ns` has one entry a decode step: nanoseconds from the request to that step's token being ready;
     the first is TTFT. `output_tokens` counts per sequence (equal for the whole batch). `texts` holds one
     answer a sequence, "" where the model has no tokenizer. `clock` says who took the times.
+    `peak_memory_bytes` is what the allocator reserved at most (on a CPU: resident memory of the process),
+    `peak_allocated_bytes` what this run's tensors held at most; None where unknown.
     """
 
     prompt_tokens: int
@@ -88,6 +110,7 @@ class Trace:
     tokens_digest: str
     clock: Literal["cuda-events", "host", "simulated"]
     peak_memory_bytes: int | None = None
+    peak_allocated_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +151,12 @@ class Engine(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` under the model's tokenizer."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of `text` as it is; needed where accuracy is measured, like `score`."""
+
+    def score(self, pairs: Sequence[Pair]) -> tuple[Likelihood, ...]:
+        """How likely each continuation is after its context. Raises Misuse for more than the model reads."""
 
     def close(self) -> None:
         """Give everything back; safe to call twice and after a fault."""

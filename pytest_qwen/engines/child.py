@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Pipe, wait
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
 from pytest_qwen.engines import HOSTED, target_of
-from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
+from pytest_qwen.engines.base import Likelihood, Loaded, LoadSpec, Pair, Request, Trace
 from pytest_qwen.engines.faults import again, exit_in_words
 from pytest_qwen.engines.wire import receive, send
 from pytest_qwen.errors import DoesNotFit, EngineFault, QwenError, Unavailable, explain
@@ -77,6 +77,14 @@ class ChildEngine:
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, counted in the child."""
         return cast(int, self._call("count_tokens", text, self._run_timeout_s))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of `text`, made in the child."""
+        return cast("tuple[int, ...]", self._call("encode", text, self._run_timeout_s))
+
+    def score(self, pairs: Sequence[Pair]) -> tuple[Likelihood, ...]:
+        """How likely each continuation is, computed in the child. Raises whatever the engine raises."""
+        return cast("tuple[Likelihood, ...]", self._call("score", pairs, self._run_timeout_s))
 
     def close(self) -> None:
         """Ask the child to end, then make it; safe to call twice and after a fault."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from pytest_qwen.engines import fusion
+from pytest_qwen.engines.building import build_model
 from pytest_qwen.engines.profiles import PROFILES, OptimizeProfile
 from pytest_qwen.engines.sessions import DynamicSession, Session, StaticSession
 
@@ -21,47 +21,6 @@ __all__ = ["PROFILES", "DecodeResult", "Decoder", "OptimizeProfile", "apply_flag
 def apply_flags(profile: OptimizeProfile) -> None:
     """Set the process-wide switches of a profile: whether float32 products may use tensor cores (TF32)."""
     torch.set_float32_matmul_precision("high" if profile.tf32 else "highest")
-
-
-def build_model(
-    config: Any,
-    *,
-    dtype: torch.dtype,
-    device: torch.device | str,
-    attention: str = "sdpa",
-    experts: str | None = None,
-    weights: str = "dummy",
-    seed: int = 0,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> PreTrainedModel:
-    """A model ready to decode.
-
-    "dummy" weights are drawn on the device itself by the model's own initialiser (norms 1, biases 0, the
-    rest normal): 61 GB take under a second and no file is read. Anything else is a folder or a hub name, of
-    which only safetensors files are read.
-    """
-    fusion.register()
-    choices: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
-    if experts is not None:
-        choices["experts_implementation"] = experts
-    if weights != "dummy":
-        model = AutoModelForCausalLM.from_pretrained(
-            weights,
-            config=config,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            device_map={"": device},
-            **choices,
-        )
-        return model.eval().requires_grad_(False)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **choices)
-    model.to_empty(device=device)
-    torch.manual_seed(seed)
-    model.init_weights()
-    return model.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +47,18 @@ class Decoder:
         max_batch: int = 1,
         max_len: int = 2048,
         experts: str | None = None,
+        kv_cache: str | None = None,
     ):
-        self._model, self._profile = model, profile
+        self._model, self._profile, self._kv_cache = model, profile, kv_cache
         self._max_batch, self._max_len = max_batch, max_len
-        self._sessions: dict[int, Session] = {}
+        self._newest: tuple[int, Session] | None = None
         self.applied: list[str] = []
         self._operate(experts)
 
     def _operate(self, experts: str | None) -> None:
         """Change the model as the profile asks, and take note of what was done."""
         model, profile, note = self._model, self._profile, self.applied.append
-        note(f"{profile.cache} cache")
+        note(f"{profile.cache} cache" + (f" in {self._kv_cache}" if self._kv_cache else ""))
         if profile.fuse_projections and (count := fusion.fuse_projections(model)):
             note(f"query, key and value projections fused in {count} layers")
         if profile.sort_routers and (count := fusion.sort_routers(model)):
@@ -109,6 +69,11 @@ class Decoder:
         if profile.experts and experts is None and fusion.has_experts(model):
             model.set_experts_implementation(profile.experts)
             note(f"experts {profile.experts}")
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model that generates."""
+        return self._model
 
     def prepare(self) -> float:
         """Compile and capture for the largest batch; returns the seconds of the first call."""
@@ -125,13 +90,13 @@ class Decoder:
         top_p: float = 1.0,
         seed: int = 0,
         eos_ids: Sequence[int] | None = None,
-        on_token: Callable[[int], None] | None = None,
+        on_token: Callable[[int], bool] | None = None,
     ) -> DecodeResult:
         """Generate up to `n_out` tokens for each row of `input_ids`, all of one length.
 
         Temperature 0 is greedy. Without `eos_ids` and `on_token` the host never waits for the device between
         steps. With `eos_ids` it ends when every row has met one (rows that end early go on until then);
-        `on_token` gets the tokens of row 0.
+        `on_token` gets the tokens of row 0, and ends the run by giving True.
         """
         batch, n_in = input_ids.shape
         if n_out < 1 or n_in + n_out > self._max_len:
@@ -148,18 +113,21 @@ class Decoder:
                 if pick is not None:
                     newest.copy_(pick(session.logits))
                 clock.mark()
-                if on_token is not None:
-                    on_token(int(newest[0]))
+                if on_token is not None and on_token(int(newest[0])):
+                    break
                 if is_over is not None and is_over(newest):
                     break
         token_ns = clock.read()
         return DecodeResult(token_ids=session.tokens[:, n_in : column + 1].cpu(), token_ns=token_ns)
 
     def _session(self, batch: int) -> Session:
-        if batch not in self._sessions:
+        """The state for this batch size; that of another one gives its KV cache back first."""
+        if self._newest is None or self._newest[0] != batch:
+            self._newest = None
             kind = DynamicSession if self._profile.cache == "dynamic" else StaticSession
-            self._sessions[batch] = kind(self._model, self._profile, batch, self._max_len, self.applied)
-        return self._sessions[batch]
+            made = kind(self._model, self._profile, batch, self._max_len, self.applied, self._kv_cache)
+            self._newest = batch, made
+        return self._newest[1]
 
 
 class _EventClock:

@@ -7,14 +7,15 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from pytest_qwen.engines import HOSTED
-from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
+from pytest_qwen.engines.base import Likelihood, Loaded, LoadSpec, Pair, Request, Trace
 from pytest_qwen.engines.faults import translate
 from pytest_qwen.errors import EngineFault, Misuse, ModelUnusable, closest, explain
 from pytest_qwen.noise import factors
@@ -35,7 +36,8 @@ class Programme:
     round scales every time of that round. `warmup` holds factors for the first rounds, slower than the rest.
     `fault` is "what@when": what is one of die, segv, hang, cuda, oom, raise, short, missing, corrupt; when is
     "load" or the number of the run that it strikes, the first being 1. `load_log` is a file that gets one
-    line a load. `prefill_ms_per_token` is added to the TTFT for each prompt token.
+    line a load. `prefill_ms_per_token` is added to the TTFT for each prompt token. `favours` is the text
+    that it holds certain to follow anything; every other one is the less likely the longer it is.
     """
 
     ttft_ms: float = 100.0
@@ -49,6 +51,7 @@ class Programme:
     memory_gb: float = 1.0
     text: str = "def add(a, b):\n    return a + b\n"
     load_log: str = ""
+    favours: str = ""
 
     @property
     def strikes(self) -> tuple[str, str]:
@@ -151,6 +154,20 @@ class FakeEngine:
     def count_tokens(self, text: str) -> int:
         """Words of `text`, each with the white space after it."""
         return len(_PIECE.findall(text))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """One id a word, equal for equal words in any process; white space does not count."""
+        return tuple(zlib.crc32(word.encode()) for word in text.split())
+
+    def score(self, pairs: Sequence[Pair]) -> tuple[Likelihood, ...]:
+        """Certainty for what the programme favours; anything else is worth a negative log a word."""
+        favoured = self.encode(self._ready().favours)
+        return tuple(
+            Likelihood(log_probability=0.0, greedy=True)
+            if pair.continuation == favoured
+            else Likelihood(log_probability=-1.0 * len(pair.continuation), greedy=False)
+            for pair in pairs
+        )
 
     def close(self) -> None:
         """Forget the programme; safe to call twice."""

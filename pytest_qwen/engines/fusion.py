@@ -157,6 +157,8 @@ class FusedAttention(nn.Module):  # type: ignore[misc]  # torch is imported with
 
     def _projected(self, hidden_states: Tensor) -> Tensor:
         """The stacked product; its bias is added apart, since the compiler only opens up bare products."""
+        if type(self.qkv_proj) is not nn.Linear:  # quantised by a library: only the layer knows how
+            return self.qkv_proj(hidden_states)
         product = functional.linear(hidden_states, self.qkv_proj.weight)
         return product if self.qkv_proj.bias is None else product + self.qkv_proj.bias
 
@@ -196,7 +198,8 @@ def _is_unquantised(layer: Any) -> bool:
 
 
 def fuse_projections(model: nn.Module) -> int:
-    """Give every attention block of a known form one projection for query, key and value; returns how many.
+    """Give every attention block of a known form one projection for query, key and value; returns how many
+    have one now.
 
     Gate and up stay apart: at one token the compiler already reads them in one kernel that ends with the
     activation, which a single stacked product would split.
@@ -209,7 +212,7 @@ def fuse_projections(model: nn.Module) -> int:
     ]
     for parent, name, child in found:
         setattr(parent, name, FusedAttention(child))
-    return len(found)
+    return sum(isinstance(module, FusedAttention) for module in model.modules())
 
 
 def _sorted_router(self: nn.Module, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,7 +26,7 @@ from pytest_qwen.engines import load_target
 from pytest_qwen.engines.base import Engine, Loaded
 from pytest_qwen.engines.faults import translate
 from pytest_qwen.engines.wire import receive, send
-from pytest_qwen.errors import EngineFault, QwenError
+from pytest_qwen.errors import EngineFault, QwenError, Unavailable, explain
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -130,6 +130,8 @@ class _Hosted:
             self._engine = load_target(self._target)
         if method == "run":
             return self._engine.run(argument, self._send_token if wants_tokens else None)
+        if not hasattr(self._engine, method):  # what a newer session may ask of an engine of another's
+            raise Unavailable(explain("this engine cannot do that", asked=f"{method}()", found=self._target))
         value = getattr(self._engine, method)(argument)
         return replace(value, pid=os.getpid()) if isinstance(value, Loaded) else value
 

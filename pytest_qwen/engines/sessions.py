@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 from transformers.cache_utils import Cache, StaticLayer
 
 from pytest_qwen.engines import fusion
+from pytest_qwen.engines.kv_cache import CODINGS, Coding, QuantizedDynamicLayer, QuantizedStaticLayer, Store
 from pytest_qwen.engines.profiles import OptimizeProfile
 
 # Rounds of one workload have one prompt length; a few more serve a mixed session.
@@ -24,9 +25,16 @@ class Session:
     """The state of one batch size: the tokens so far, the column of the newest, the newest logits."""
 
     def __init__(
-        self, model: PreTrainedModel, profile: OptimizeProfile, batch: int, max_len: int, applied: list[str]
+        self,
+        model: PreTrainedModel,
+        profile: OptimizeProfile,
+        batch: int,
+        max_len: int,
+        applied: list[str],
+        kv_cache: str | None = None,
     ):
         self.model, self.profile, self.applied = model, profile, applied
+        self.coding = None if kv_cache is None else CODINGS[kv_cache]
         self.tokens = torch.zeros(batch, max_len, dtype=torch.long, device=model.device)
         self.logits = torch.empty(0)
 
@@ -48,6 +56,9 @@ class DynamicSession(Session):
     def start(self, input_ids: Tensor) -> None:
         """Prefill into a new cache."""
         self.cache = DynamicCache(config=self.model.config)
+        if self.coding is not None:
+            layers = self.model.config.get_text_config().num_hidden_layers
+            self.cache.layers = [QuantizedDynamicLayer(self.coding) for _ in range(layers)]
         self.column = input_ids.shape[1]
         self.tokens[:, : self.column] = input_ids
         self._forward(self.tokens[:, : self.column])
@@ -70,12 +81,15 @@ class _SharedPositionLayer(StaticLayer):  # type: ignore[misc]  # transformers c
     layers write at the same place.
     """
 
-    def __init__(self, max_cache_len: int, position: Tensor):
+    def __init__(self, max_cache_len: int, position: Tensor, columns: Tensor, coding: Coding | None = None):
         super().__init__(max_cache_len=max_cache_len)
-        self.position = position
+        self.position, self.columns, self.coding = position, columns, coding
+        self.stores: tuple[Store, Store] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Store; a single token attends to the whole cache, a prompt to itself."""
+        if self.coding is not None:
+            return self._update_codes(key_states, value_states, self.coding)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         length = key_states.shape[-2]
@@ -86,6 +100,21 @@ class _SharedPositionLayer(StaticLayer):  # type: ignore[misc]  # transformers c
         self.keys.index_copy_(2, self.position, key_states)
         self.values.index_copy_(2, self.position, value_states)
         return self.keys, self.values
+
+    def _update_codes(
+        self, key_states: Tensor, value_states: Tensor, coding: Coding
+    ) -> tuple[Tensor, Tensor]:
+        """The same with codes, which the compiler widens inside the product that reads them."""
+        if self.stores is None:
+            length = self.max_cache_len
+            self.stores = (Store(coding, key_states, length), Store(coding, value_states, length))
+            self.is_initialized = True
+        keys, values = self.stores
+        length = key_states.shape[-2]
+        at = self.position if length == 1 else self.columns[:length]
+        keys.put(key_states, at)
+        values.put(value_states, at)
+        return (key_states, value_states) if length > 1 else (keys.get(), values.get())
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """A prompt needs no mask beyond causality; single tokens bring their own."""
@@ -103,9 +132,15 @@ class StaticSession(Session):
     """A cache of fixed size and a step over fixed addresses, compiled and captured as the profile says."""
 
     def __init__(
-        self, model: PreTrainedModel, profile: OptimizeProfile, batch: int, max_len: int, applied: list[str]
+        self,
+        model: PreTrainedModel,
+        profile: OptimizeProfile,
+        batch: int,
+        max_len: int,
+        applied: list[str],
+        kv_cache: str | None = None,
     ):
-        super().__init__(model, profile, batch, max_len, applied)
+        super().__init__(model, profile, batch, max_len, applied, kv_cache)
         text, on = model.config.get_text_config(), model.device
         self.on_gpu = on.type == "cuda"
         self.position = torch.zeros(1, dtype=torch.long, device=on)
@@ -116,7 +151,12 @@ class StaticSession(Session):
             type(layer) is StaticLayer for layer in self.cache.layers
         )
         if self.shared:
-            self.cache.layers = [_SharedPositionLayer(max_len, self.position) for _ in self.cache.layers]
+            self.cache.layers = [
+                _SharedPositionLayer(max_len, self.position, self.columns, self.coding)
+                for _ in self.cache.layers
+            ]
+        elif self.coding is not None:
+            self.cache.layers = [QuantizedStaticLayer(max_len, self.coding) for _ in self.cache.layers]
         for tensor in (self.position, self.tokens, self.logits, self.columns):
             torch._dynamo.mark_static_address(tensor)
         self.step: Callable[[], None] | None = None

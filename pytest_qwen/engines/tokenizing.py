@@ -120,7 +120,7 @@ def prompt_ids(request: Request, tokenizer: Tokenizing, vocab: int) -> list[list
     ids = (
         tokenizer.encode_chat(request.messages)
         if request.messages is not None
-        else tokenizer.encode_prompt(request.prompt or "")
+        else (tokenizer.encode_prompt if request.template else tokenizer.encode)(request.prompt or "")
     )
     return [[token % vocab for token in ids]] * request.batch_size
 

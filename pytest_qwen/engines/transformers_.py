@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 import torch
 import transformers
 
-from pytest_qwen.engines import decode
-from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
-from pytest_qwen.engines.quantize import quantize
+from pytest_qwen.engines import decode, scoring
+from pytest_qwen.engines.base import Likelihood, Loaded, LoadSpec, Pair, Request, Trace
+from pytest_qwen.engines.precisions import check, check_kv_cache
 from pytest_qwen.engines.sources import config_of, loading, source_of, tokenizer_of
 from pytest_qwen.engines.tokenizing import ByteTokenizer, Tokenizing, prompt_ids
 from pytest_qwen.errors import EngineFault, Misuse, Unavailable, explain
@@ -51,11 +52,13 @@ class TransformersEngine:
         model, applied = self._made(spec)
         load_s = time.perf_counter() - started
         first_call_s = self._decoder.prepare() if self._decoder else None
+        peak = self._peak_memory()
+        self._forget_peak()
         return Loaded(
             load_s=load_s,
             first_call_s=first_call_s,
             weights_bytes=_bytes_of(model),
-            device_memory_bytes=self._peak_memory(),
+            device_memory_bytes=peak,
             device_name=_device_name(self._device),
             applied=(*(self._decoder.applied if self._decoder else ()), *applied),
             versions=_versions(),
@@ -66,11 +69,12 @@ class TransformersEngine:
         )
 
     def _made(self, spec: LoadSpec) -> tuple[Any, list[str]]:
-        """Make model, tokenizer and decoder; returns the model, and what quantisation did to it."""
+        """Make model, tokenizer and decoder; returns the model, and what was done to its weights."""
         profile = decode.PROFILES[spec.optimize]
         decode.apply_flags(profile)
         source = source_of(spec)
-        config = config_of(spec, source)
+        config, applied = config_of(spec, source)
+        on_load = _quantized_on_load(spec, config, self._device, applied)
         with loading(spec, source):
             model = decode.build_model(
                 config,
@@ -82,9 +86,10 @@ class TransformersEngine:
                 seed=spec.seed,
                 revision=spec.revision,
                 trust_remote_code=spec.trust_remote_code,
+                quantization=on_load,
+                fuse=profile.fuse_projections,
             )
             self._tokenizer = tokenizer_of(spec, source)
-        applied = quantize(model, spec.quantization) if spec.quantization else []
         self._vocab = config.get_text_config().vocab_size
         self._max_len = spec.max_model_len or self._max_len
         self._decoder = decode.Decoder(
@@ -93,6 +98,7 @@ class TransformersEngine:
             max_batch=spec.max_batch,
             max_len=self._max_len,
             experts=spec.experts,
+            kv_cache=spec.kv_cache,
         )
         self._synchronize()
         return model, applied
@@ -104,7 +110,8 @@ class TransformersEngine:
         prompts = prompt_ids(request, self._tokenizer, self._vocab)
         _check_length(len(prompts[0]), request.output_tokens, self._max_len)
         ids = torch.tensor(prompts, dtype=torch.long)
-        streamed = _Streamer(self._tokenizer, on_token) if on_token else None
+        streamed = _Streamer(self._tokenizer, on_token, request.stop) if on_token or request.stop else None
+        self._forget_peak(keep_cached=True)
         result = self._decoder.run(
             ids,
             request.output_tokens,
@@ -117,6 +124,7 @@ class TransformersEngine:
         tokens = result.token_ids.tolist()
         eos = set() if request.ignore_eos else set(self._tokenizer.eos_ids)
         stopped = bool(eos) and all(eos & set(row) for row in tokens)
+        stopped = stopped or (streamed is not None and streamed.stopped)
         return Trace(
             prompt_tokens=len(prompts[0]),
             output_tokens=len(tokens[0]),
@@ -127,11 +135,22 @@ class TransformersEngine:
             tokens_digest=hashlib.sha256(repr(tokens).encode()).hexdigest()[:16],
             clock="cuda-events" if self._device.type == "cuda" else "host",
             peak_memory_bytes=self._peak_memory(),
+            peak_allocated_bytes=self._peak_allocated(),
         )
 
     def count_tokens(self, text: str) -> int:
         """Tokens of the text as it is."""
         return len(self._tokenizer.encode(text))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of the text as it is."""
+        return tuple(token % self._vocab for token in self._tokenizer.encode(text))
+
+    def score(self, pairs: Sequence[Pair]) -> tuple[Likelihood, ...]:
+        """How likely the model holds each continuation. Raises Misuse for one that is too long."""
+        if self._decoder is None:
+            raise EngineFault("score() before load(): nothing is loaded")
+        return scoring.score(self._decoder.model, pairs)
 
     def close(self) -> None:
         """Drop the model; the child process ends right after, which gives the memory back for certain."""
@@ -149,21 +168,42 @@ class TransformersEngine:
             return int(torch.cuda.max_memory_reserved(self._device))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
+    def _peak_allocated(self) -> int | None:
+        """Peak bytes of the tensors since the run began; None where no allocator counts."""
+        if self._device.type != "cuda":
+            return None
+        return int(torch.cuda.max_memory_allocated(self._device))
+
+    def _forget_peak(self, *, keep_cached: bool = False) -> None:
+        """Let the peaks begin anew: what loading and compiling took is not the running model's."""
+        if self._device.type != "cuda":
+            return
+        if not keep_cached:
+            gc.collect()
+            torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self._device)
+
 
 class _Streamer:
-    """Turns token ids of sequence 0 into new pieces of text."""
+    """Turns token ids of sequence 0 into new pieces of text, until one of the texts to stop at is there."""
 
-    def __init__(self, tokenizer: Tokenizing, on_token: Callable[[str], None]) -> None:
-        self._tokenizer, self._on_token = tokenizer, on_token
+    def __init__(
+        self, tokenizer: Tokenizing, on_token: Callable[[str], None] | None, stop: Sequence[str]
+    ) -> None:
+        self._tokenizer, self._on_token, self._stop = tokenizer, on_token, stop
         self._ids: list[int] = []
         self._sent = 0
+        self.stopped = False
 
-    def __call__(self, token_id: int) -> None:
+    def __call__(self, token_id: int) -> bool:
         self._ids.append(token_id)
         text = self._tokenizer.decode(self._ids)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character cut in two waits for its rest
-            self._on_token(text[self._sent :])
+            if self._on_token is not None:
+                self._on_token(text[self._sent :])
             self._sent = len(text)
+        self.stopped = any(end in text for end in self._stop)
+        return self.stopped
 
 
 def _check_length(prompt_tokens: int, output_tokens: int, max_len: int) -> None:
@@ -219,13 +259,31 @@ def _check_possible(spec: LoadSpec, device: torch.device) -> None:
             )
         )
     if spec.kv_cache:
+        check_kv_cache(spec.kv_cache)
+
+
+def _quantized_on_load(spec: LoadSpec, config: Any, device: torch.device, applied: list[str]) -> str | None:
+    """The method that weights go through while they are loaded; None for a checkpoint that has its own.
+
+    Raises Misuse, Unavailable or NotInstalled for what this model or machine cannot do.
+    """
+    if spec.quantization is None:
+        return None
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    stored = getattr(config, "quantization_config", None) or {}
+    checkpoint = stored.get("quant_method") if isinstance(stored, dict) else stored.quant_method
+    method = check(spec, capability=capability, checkpoint=checkpoint)
+    if getattr(config.get_text_config(), "num_experts", 0) and method.made == "on load":
         raise Unavailable(
             explain(
-                "the transformers engine keeps the KV cache in the model's own precision",
-                asked=f"kv_cache={spec.kv_cache!r}",
-                next_step="leave kv_cache out",
+                f"{method.name} weights are not made for mixtures of experts by this engine",
+                asked=f"model {spec.model!r}, quantization={spec.quantization!r}",
+                found="all experts of a layer are one tensor in transformers, which the methods pass over",
+                next_step="a checkpoint that was quantised before, on an engine that serves it",
             )
         )
+    applied.append(f"weights of the linear layers except the head: {method.what}")
+    return method.name if method.made == "on load" else None
 
 
 def _no_attention(attention: str, package: str) -> Unavailable:
@@ -272,9 +330,23 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def _bytes_of(model: Any) -> int:
-    """Bytes of parameters and buffers, tied tensors once."""
-    seen = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
-    return sum(seen.values())
+    """Bytes of parameters and buffers, tied tensors once, quantised ones with their scales."""
+    held = (plain for t in (*model.parameters(), *model.buffers()) for plain in _plain_tensors(t))
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in held}.values())
+
+
+def _plain_tensors(tensor: Any) -> Iterator[torch.Tensor]:
+    """The tensors that a quantised one is made of; a plain one is its own."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        for name in names:
+            yield from _plain_tensors(getattr(tensor, name))
+        return
+    yield tensor
+    state = getattr(tensor, "quant_state", None)  # bitsandbytes keeps scales beside the codes
+    while state is not None:
+        yield state.absmax
+        state = state.state2
 
 
 def _device_name(device: torch.device) -> str:

@@ -99,7 +99,7 @@ def bound_text(bound: Bound) -> str:
     """The bound in the words of its mark: "max_ttft p95 ≤ 500 ms"; the median goes without saying."""
     sign = "≥" if bound.direction == "at least" else "≤"
     stat = f" {bound.stat}" if bound.stat != "median" and bound.judged == "sequential" else ""
-    stat = f" {bound.metric}" if bound.judged == "rated" else stat
+    stat = f" {bound.metric}".rstrip() if bound.judged in ("rated", "counted") else stat
     unit = "" if bound.unit == "ratio" else f" {bound.unit}"
     other = f" vs {bound.vs}" if bound.vs else ""
     return f"{bound.marker}{stat}{other} {sign} {number(bound.limit)}{unit}"

@@ -30,7 +30,7 @@ def user_properties(record: RunRecord) -> list[tuple[str, Scalar]]:
 def _of_verdict(verdict: Verdict) -> list[tuple[str, Scalar]]:
     bound = verdict.bound
     parts = ["qwen", bound.marker, *([bound.stat] if bound.stat != "median" else [])]
-    parts += bound.metric.split() if bound.judged == "rated" else []
+    parts += bound.metric.split() if bound.judged in ("rated", "counted") else []
     prefix = ".".join([*parts, *([f"vs-{bound.vs}"] if bound.vs else [])])
     figures: dict[str, Scalar | None] = {
         "verdict": verdict.outcome.value,

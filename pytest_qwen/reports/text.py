@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 _ASCII = str.maketrans({"≥": ">=", "≤": "<=", "∞": "inf", "…": "...", "×": "x", "–": "-", "−": "-", "·": "-"})
@@ -25,3 +26,16 @@ def fit(text: str, width: int, *, unicode: bool, keep: Literal["start", "end"] =
     room = max(0, width - len(dots))
     kept = text[:room] + dots if keep == "start" else dots + (text[-room:] if room else "")
     return kept[:width]
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> str:
+    """Columns under their heads: the first `words` to the left, figures to the right."""
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < words else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

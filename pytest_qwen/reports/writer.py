@@ -13,7 +13,9 @@ from pytest_qwen.quality_records import rated_of
 from pytest_qwen.records import JOURNAL_NAME, RUN_NAME, RunHeader, RunRecord
 from pytest_qwen.reports.csv_ import csv_text
 from pytest_qwen.reports.json_ import journal_line, run_text
+from pytest_qwen.reports.laws_ import laws_section
 from pytest_qwen.reports.markdown import answer_pages, report_text
+from pytest_qwen.reports.published_ import published_section
 from pytest_qwen.reports.star_pages import star_pages, stars_section
 from pytest_qwen.reports.star_rows import stars_csv
 
@@ -109,7 +111,7 @@ class Writer:
         yield CSV_NAME, csv_text(records)
         rated = [one for record in records for one in rated_of(record)]
         stars = f"\n## Stars\n\n{stars_section([card for _, card in rated])}\n" if rated else ""
-        yield REPORT_NAME, report_text(records, header) + stars
+        yield REPORT_NAME, report_text(records, header) + stars + _beside(records)
         yield from answer_pages(records)
         if rated:
             yield STARS_NAME, stars_csv(card for _, card in rated)
@@ -137,6 +139,15 @@ class Writer:
             slip=slip,
             next_step=next_step,
         )
+
+
+def _beside(records: Sequence[RunRecord]) -> str:
+    """Published figures beside ours, and fitted laws, where there are any."""
+    standings = [one for record in records for one in record.standings]
+    laws = [law for record in records for law in record.laws]
+    parts = [f"\n## Published figures beside ours\n\n{published_section(standings)}\n"] if standings else []
+    parts += [f"\n## Fitted laws\n\n{laws_section(laws)}\n"] if laws else []
+    return "".join(parts)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

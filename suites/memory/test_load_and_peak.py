@@ -31,10 +31,13 @@ def case(name: str):
 @model(optimize="eager", max_model_len=256)
 @workload(prompt_tokens=64, output_tokens=32)
 @max_load_time(600)
-def test_peak_is_the_weights_and_little_more(llm, weights_gb):
+def test_peak_is_the_weights_and_little_more(llm, published, weights_gb):
     """Nothing is held twice, and what is loaded has the size that its configuration says."""
     measured = llm.measure()
-    assert measured.observed["vram_gb"] >= weights_gb
+    peak_gb = measured.observed["vram_gb"]
+    row = ("code-generation", "performance on H100 NVL", llm.spec.model.rsplit("/", maxsplit=1)[-1])
+    published(*row, memory_used_gb=peak_gb)
+    assert peak_gb >= weights_gb
     assert llm.loaded.weights_bytes / 1e9 == pytest.approx(weights_gb, rel=0.01)
 
 

@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
+from pytest_qwen.beside import Published
 from pytest_qwen.claims import Finding, findings
 from pytest_qwen.physics import ceiling, fit, mbu
 from pytest_qwen.published import Table, load_tables
+from pytest_qwen.recomputed import recomputed
+from pytest_qwen.standing import figures, problems_of
 
 TABLES = load_tables()
 
@@ -37,6 +40,20 @@ def test_a_published_table_is_recomputed(
         assert memory.total_bytes == pytest.approx(sum(amount for _, amount in memory.lines))
         assert top.bytes_per_step <= row.setup.weights_bytes
     _record(findings([table]), record_property)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.label)
+def test_a_published_table_stands_beside_ours(table: Table, published: Published) -> None:
+    """What follows from a row's own inputs, and what physics forbids: nothing is measured for either."""
+    for row in table.rows:
+        ours = recomputed(row)
+        for figure in figures(row):
+            impossible = any(kind == "impossible" for kind, _ in problems_of(row, figure))
+            if figure in ours or impossible:
+                computed = figure in ours
+                published(
+                    table.document, table.name, row.name, computed=computed, **{figure: ours.get(figure)}
+                )
 
 
 def test_tables_are_compared_with_each_other(record_property: Callable[[str, object], None]) -> None:
