@@ -65,7 +65,7 @@ class Accuracy:
         number for None. `metric` is the figure that says what is right, "exact_match,flexible-extract" with
         its filter. Decoding is greedy. Raises Misuse, Unavailable and the engine's errors.
         """
-        for name, value, least in (("limit", limit, 1), ("shots", shots, 0)):
+        for name, value, least in (("limit", limit, 1), ("shots", shots, 0), ("seed", seed, 0)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise Misuse(
                     explain(

@@ -50,7 +50,7 @@ PRESETS: dict[str, tuple[Limit, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What one test asks for. `asked` is False when no mark of ours is on it.
+    """What one test asks for.
 
     `versus` maps the `vs` of a slowdown or an accuracy drop to the model arguments of its other side.
     `price_per_hour_usd` is the price that a `max_usd_per_mtok` brought along. `rated` are the bounds
@@ -68,7 +68,6 @@ class RunRequest:
     sample_stars: int = _GOOD_STARS
     answer: RecordedAnswer = field(default_factory=RecordedAnswer)
     counted: tuple[Bound, ...] = ()
-    asked: bool = False
 
     @property
     def all_bounds(self) -> tuple[Bound, ...]:
@@ -84,14 +83,11 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
     test that uses none of our fixtures belongs to another project and is left alone.
     """
     parsed: list[tuple[object, Marker]] = []
-    bare_gpu = False
     for node, mark in marks:
         if mark.name not in MARKERS:
             continue
-        if mark.name in SHARED_NAMES and not mark.args and not mark.kwargs:
-            if not uses_fixtures:
-                continue
-            bare_gpu = bare_gpu or mark.name == "gpu"
+        if mark.name in SHARED_NAMES and not mark.args and not mark.kwargs and not uses_fixtures:
+            continue
         parsed.append((node, parse(mark)))
     gpu = next((m for _, m in parsed if isinstance(m, Gpu)), None)
     if gpu is not None:
@@ -105,7 +101,7 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
         workload=_check_workload(_merged(Workload, [m for _, m in parsed if isinstance(m, Workload)])),
         bounds=tuple(bound_of(limit) for limit in limits),
         versus={
-            str(bound_of(m).vs): m.vs
+            str(bound_of(m).vs): other_side(m.vs)
             for m in limits
             if isinstance(m, MaxSlowdown) and isinstance(m.vs, Mapping)
         }
@@ -117,7 +113,6 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
         sample_stars=samples.stars if samples else _GOOD_STARS,
         answer=_merged(RecordedAnswer, [m for _, m in parsed if isinstance(m, RecordedAnswer)]),
         counted=tuple(accuracy_bound(m) for m in counts),
-        asked=bool(parsed) and (bare_gpu or any(m != Gpu() for _, m in parsed)),
     )
 
 

@@ -14,7 +14,7 @@ from pytest_qwen.configurations import check_context, check_split, shape_from_co
 from pytest_qwen.engines import TRAINING
 from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.child import ChildEngine
-from pytest_qwen.engines.precisions import padded_inputs
+from pytest_qwen.engines.precisions import card_lacks, check_kv_cache, method_of, padded_inputs
 from pytest_qwen.engines.profiles import PROFILES
 from pytest_qwen.errors import DoesNotFit, QwenError, Unavailable
 from pytest_qwen.evidence import Round
@@ -89,8 +89,10 @@ class Bench:
         return tuple(load for pool in self._pools.values() for load in pool.loads)
 
     def spec_for(self, request: RunRequest, overrides: Mapping[str, Any] | None = None) -> LoadSpec:
-        """What a test loads on this run's target. Raises Misuse for what the model's shape forbids."""
+        """What a test loads on this run's target. Raises Misuse for what no card and no shape allows."""
         spec = load_spec(request, self.settings, self.target, overrides)
+        if spec.engine == "transformers":  # other engines have names of their own
+            _check_names(spec)
         shape = None if spec.engine in ("fake", TRAINING) else data.find_shape(spec.model)
         if shape is not None:
             longest = (overrides or {}).get("max_model_len", request.model.max_model_len) or 0
@@ -101,6 +103,12 @@ class Bench:
             )
             check_split(shape, spec.tensor_parallel)
         return spec
+
+    def lacking(self, request: RunRequest) -> str | None:
+        """Why the card of this run cannot run a test's weights, where that is known; None otherwise."""
+        spec, card = self.spec_for(request), self.target.spec
+        capability = card.compute_capability if card else None
+        return None if capability is None or spec.engine != "transformers" else card_lacks(spec, capability)
 
     def setup_of(self, shape: ModelShape, spec: LoadSpec, asked: Request) -> Setup | None:
         """The arithmetic's view of a load and its workload; None on a CPU or an unknown card."""
@@ -275,6 +283,14 @@ class Bench:
         best = {b.metric: physics.best_possible(b, setup, request.price_per_hour_usd) for b in request.bounds}
         known = {metric: value for metric, value in best.items() if value is not None}
         return {"decode_tokens_per_sec": top.tokens_per_sec, **known}
+
+
+def _check_names(spec: LoadSpec) -> None:
+    """Raises Misuse for a quantisation or a KV cache type that does not exist: a load would take seconds."""
+    if spec.quantization is not None:
+        method_of(spec.quantization)
+    if spec.kv_cache is not None:
+        check_kv_cache(spec.kv_cache)
 
 
 def _reserved_tokens(spec: LoadSpec) -> int | None:

@@ -72,7 +72,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _whole(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return number
@@ -103,7 +103,7 @@ class _Asked:
         self.options = options
         self.prices: PriceBook = data.load_prices(options.prices)
         self.cards = [self._priced(name) for name in _split(options.gpu, "--gpu") or CATALOGUE]
-        names = _split(options.quantization, "--quantization") or [_PRECISIONS]
+        names = _split(options.quantization or _PRECISIONS, "--quantization")
         self.precisions = [Precision() if name == "none" else Precision.named(name) for name in names]
 
     def _priced(self, name: str) -> GpuSpec:

@@ -109,6 +109,11 @@ class FineTune:
 
         Raises Misuse, DoesNotFit with the plan, NotInstalled, Unavailable, and what a load raises.
         """
+        if isinstance(targets, str) or not isinstance(targets, Iterable):
+            slip = "one name goes into a list too: targets=['q_proj']"
+            raise Misuse(
+                explain("finetune: targets is no list of names", asked=f"targets={targets!r}", slip=slip)
+            )
         chosen = _checked(method, optimizer, tuple(targets), tokens, batch_size, rank)
         overrides = {
             "engine": TRAINING,
@@ -125,7 +130,7 @@ class FineTune:
 
         def step_on(shape: ModelShape, spec: LoadSpec) -> Step:
             return Step(
-                shape=_trainable(shape, tokens),
+                shape=_trainable(shape, tokens, 1 if method == "full" else rank),
                 method=method,
                 tokens=tokens,
                 batch=batch_size,
@@ -200,7 +205,7 @@ def _shape_of(run: Run) -> ModelShape:
     return known
 
 
-def _trainable(shape: ModelShape, tokens: int) -> ModelShape:
+def _trainable(shape: ModelShape, tokens: int, rank: int) -> ModelShape:
     """The shape, if such a step can be made on it. Raises Misuse."""
     if shape.experts:
         raise Misuse(
@@ -216,6 +221,15 @@ def _trainable(shape: ModelShape, tokens: int) -> ModelShape:
                 "the sequence is longer than the model's context",
                 asked=f"tokens={tokens}",
                 found=f"{shape.model_id} has {shape.max_positions} positions",
+            )
+        )
+    if rank > shape.hidden:
+        raise Misuse(
+            explain(
+                "adapters of a rank above the model's width would be larger than what they adapt",
+                asked=f"rank={rank}",
+                found=f"{shape.model_id} is {shape.hidden} wide",
+                slip="tokens and rank mixed up?",
             )
         )
     return shape

@@ -128,8 +128,28 @@ class Tasks:
                 )
             if self.asked.shots is not None or task.config.num_fewshot is None:
                 task.set_config(key="num_fewshot", value=self.asked.shots or 0)
+            _check_shots(name, task)
             if _is_code(task):
                 task.override_metric("bypass")
+
+
+def _check_shots(name: str, task: Any) -> None:
+    """Raises Misuse when a task has fewer examples than are to stand before each question."""
+    shots, sampler = task.config.num_fewshot or 0, getattr(task, "sampler", None)
+    if shots == 0 or sampler is None or not isinstance(sampler.df, Sequence):
+        return
+    there, names = len(sampler.df), task.config
+    examples = names.fewshot_split or names.training_split or names.validation_split or names.test_split
+    # where examples come from the questions themselves, the one that is asked is left out
+    if shots > there - (examples == (names.test_split or names.validation_split)):
+        raise Misuse(
+            explain(
+                f"{name} has too few examples to put before each question",
+                asked=f"shots={shots}",
+                found=f"{there} examples",
+                next_step="fewer shots, or 0 for none",
+            )
+        )
 
 
 def _is_code(task: Any) -> bool:
@@ -214,6 +234,16 @@ def _of_file(path: Path, asked: Asked) -> Any:
         )
     if files:
         config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": _below(path.parent, files)}
+        for name in _names(config["dataset_kwargs"]["data_files"]):
+            if not any(sign in name for sign in ("://", "*", "?", "[")) and not Path(name).exists():
+                raise Unavailable(
+                    explain(
+                        "a data file of the task is not there",
+                        asked=f"{path}: data_files",
+                        found=f"no {name}",
+                        slip="its path counts from the folder of the task's file",
+                    )
+                )
     return config
 
 
@@ -224,6 +254,12 @@ def _below(folder: Path, files: Any) -> Any:
     if isinstance(files, list):
         return [_below(folder, inner) for inner in files]
     return files if "://" in str(files) else str((folder / str(files)).resolve())
+
+
+def _names(files: Any) -> list[str]:
+    """Every name in a configuration of data files."""
+    inner = files.values() if isinstance(files, Mapping) else files if isinstance(files, list) else None
+    return [str(files)] if inner is None else [name for one in inner for name in _names(one)]
 
 
 def _chosen(sizes: Mapping[str, int], asked: Asked) -> dict[str, list[int]]:
@@ -298,11 +334,21 @@ def _no_data(asked: Asked, error: Exception) -> Unavailable:
 
 
 def _unreadable(asked: Asked, error: Exception) -> Misuse:
+    slips = {
+        "KeyError": "it names a split or a figure that does not exist",
+        "UndefinedError": "its templates name a field that the data does not have",
+        "StopIteration": "a data file is empty",
+    }
+    inner = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None
+    said = str(inner or error)
     return Misuse(
         explain(
             "the task cannot be read",
             asked=f"accuracy({asked.task!r})",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            next_step="lm_eval validate --tasks NAME says more",
+            found=f"{type(inner or error).__name__}: {said.splitlines()[0]}"
+            if said
+            else type(error).__name__,
+            slip=slips.get(type(error).__name__),
+            next_step=f"lm_eval validate --tasks {asked.task} says more",
         )
     )

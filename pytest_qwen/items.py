@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 REQUEST: pytest.StashKey[RunRequest | Misuse] = pytest.StashKey()
 # Fixtures through which something is measured; `plan` and `gpu` only tell.
 MEASURING = frozenset({"llm", "load", "compare", "finetune"})
+# The fixture through which optimiser steps are, and the bounds that are judged on them, alone or too.
+TRAINING = frozenset({"finetune"})
+_OF_STEPS = frozenset({"max_step_time"})
+_OF_BOTH = frozenset({"max_vram", "max_load_time", "max_slowdown"})
 _HOME = "pytest_qwen.plugin"
 # The fixture through which answers are rated.
 RATING = frozenset({"rate"})
@@ -33,8 +37,12 @@ def read(item: pytest.Item) -> bool:
     uses = ours(item)
     try:
         request = read_marks(item.iter_markers_with_node(), uses_fixtures=bool(uses))
+        steps = tuple(bound for bound in request.bounds if bound.marker in _OF_STEPS)
+        speeds = tuple(bound for bound in request.bounds if bound.marker not in _OF_STEPS | _OF_BOTH)
         for bounds, wanted, example in (
             (request.bounds, MEASURING, "llm"),
+            (steps, TRAINING, "finetune"),
+            (speeds, MEASURING - TRAINING, "llm"),
             (request.rated, RATING, "rate"),
             (request.counted, COUNTING, "accuracy"),
         ):

@@ -13,6 +13,9 @@ CONTEXT_BYTES = 0.7e9
 # The matrix library's workspace of a Hopper card, which it takes through the allocator; 8 MiB on others.
 _WORKSPACE_BYTES = 32 * 2**20
 TIGHT = 0.9
+# How many times a layer's keys exist in the model's format while codes are widened: the keys, the values, and
+# with scales the values before they were scaled.
+_WIDENED_KV = {"fp8": 2, "int8": 3, "int4": 3}
 # Bytes a weight while a layer's weights are widened to be multiplied with a prompt: in the model's 16 bits,
 # and for fp8 twice in 32 bits before that (measured on an H200 with torchao 0.18 and bitsandbytes 0.50).
 _WIDENED_WEIGHT_BYTES = {"int8": 2, "nf4": 2, "fp8": 10}
@@ -112,7 +115,6 @@ def _mlp_width(setup: Setup) -> int:
 
 def _widened_bytes(setup: Setup) -> float:
     """Keys and values of one layer in the model's format, where the cache holds them in fewer bits."""
-    if setup.kv_dtype is None or setup.kv_dtype == setup.dtype:
-        return 0.0
+    kept = _WIDENED_KV.get(setup.kv_dtype or "", 0)
     each = setup.shape.kv_heads * setup.shape.head_dim * DTYPE_BYTES[setup.dtype]
-    return 2 * each * setup.cached_tokens * setup.batch
+    return kept * each * setup.cached_tokens * setup.batch

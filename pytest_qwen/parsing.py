@@ -199,8 +199,12 @@ def accuracy_bound(marker: MinAccuracy | MaxAccuracyDrop) -> Bound:
 
 
 def other_side(vs: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Model arguments of the other side of a drop: a precision by its name, or the arguments as they are."""
+    """Model arguments of a bound's other side: those given, or those of a precision by its name.
+
+    Raises Misuse for an argument that the `model` mark does not have or take.
+    """
     if not isinstance(vs, str):
+        parse(pytest.mark.model(**{str(name): value for name, value in vs.items()}).mark)
         return dict(vs)
     dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(vs, vs)
     return {"dtype": dtype, "quantization": None} if dtype in DTYPES else {"quantization": vs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_qwen.accuracy import Accuracy
     from pytest_qwen.beside import Laws, Published
     from pytest_qwen.finetuning import FineTune
+    from pytest_qwen.fixture_makers import Makers
     from pytest_qwen.llm import Llm
     from pytest_qwen.planning import Plan
     from pytest_qwen.run import Comparison
@@ -79,70 +80,74 @@ def _register_brought(config: pytest.Config) -> None:
             scenarios.register(name, target)
 
 
+def _makers(request: pytest.FixtureRequest) -> Makers:
+    """What makes the fixtures of the test that asks."""
+    from pytest_qwen.fixture_makers import Makers
+
+    return Makers(session_of(request.config).shop, request.node)
+
+
 @pytest.fixture
-def llm(request: pytest.FixtureRequest) -> Iterator[Llm]:
+def llm(request: pytest.FixtureRequest) -> Llm:
     """The loaded model that the test's marks ask for: generate, chat, stream, measure."""
-    with session_of(request.config).running(request.node) as model:
-        yield model
+    return _makers(request).llm()
 
 
 @pytest.fixture
-def load(request: pytest.FixtureRequest) -> Iterator[Callable[..., Llm]]:
+def load(request: pytest.FixtureRequest) -> Callable[..., Llm]:
     """Load by call: `load("Qwen/Qwen3-32B", optimize="max")`; engine errors are raised to the test."""
-    with session_of(request.config).loader(request.node) as loader:
-        yield loader
+    return _makers(request).load()
 
 
 @pytest.fixture
-def compare(request: pytest.FixtureRequest) -> Iterator[Callable[..., Comparison]]:
+def compare(request: pytest.FixtureRequest) -> Callable[..., Comparison]:
     """Interleave the test's model with a variant: `compare(vs={"optimize": "eager"})`."""
-    with session_of(request.config).comparer(request.node) as comparer:
-        yield comparer
+    return _makers(request).compare()
 
 
 @pytest.fixture
 def finetune(request: pytest.FixtureRequest) -> FineTune:
     """Measure an optimiser step: `finetune("qlora", tokens=1024)` gives seconds, peak memory, prediction."""
-    return session_of(request.config).finetuner(request.node)
+    return _makers(request).finetune()
 
 
 @pytest.fixture
 def gpu(request: pytest.FixtureRequest) -> Target:
     """What this run is on: `.label`, `.spec` (catalogue row or None), `.devices`, `.is_cpu`."""
-    return session_of(request.config).bench.target
+    return session_of(request.config).shop.bench.target
 
 
 @pytest.fixture
 def plan(request: pytest.FixtureRequest) -> Plan:
     """Physics of the test's model on this run's GPU: `.fits`, `.fit.lines`, `.ceiling`. Loads nothing."""
-    return session_of(request.config).plan_of(request.node)
+    return _makers(request).plan()
 
 
 @pytest.fixture
 def published(request: pytest.FixtureRequest) -> Published:
     """Set ours beside a published figure: `published(document, table, row, memory_used_gb=8.3)`."""
-    return session_of(request.config).published_of(request.node)
+    return _makers(request).published()
 
 
 @pytest.fixture
 def law(request: pytest.FixtureRequest) -> Laws:
     """Fit a law to measured points: `law("memory", points, ("1", "batch*tokens"), unit="GB")`."""
-    return session_of(request.config).laws_of(request.node)
+    return _makers(request).law()
 
 
 @pytest.fixture
 def rate(request: pytest.FixtureRequest) -> Rate:
     """Rate generated programs: `rate(llm.generate(PROMPT))`, `rate()` with `@answer(path)`, `rate.all`."""
-    return session_of(request.config).rate_of(request.node)
+    return _makers(request).rate()
 
 
 @pytest.fixture
 def accuracy(request: pytest.FixtureRequest) -> Accuracy:
     """Count right answers to a task's questions: `accuracy("mmlu", limit=200).value`."""
-    return session_of(request.config).accuracy_of(request.node)
+    return _makers(request).accuracy()
 
 
 @pytest.fixture
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     """The sandbox of this run, to run things in by yourself: `sandbox.run(Job(argv=("python3", "-V")))`."""
-    return session_of(request.config).sandbox_of(request.node)
+    return _makers(request).sandbox()

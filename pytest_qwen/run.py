@@ -349,12 +349,14 @@ def _repeatable(answer: Answer) -> Request:
 
 def nothing_measured(bounds: Sequence[Bound]) -> str:
     """The message of a bound that no measurement stands behind."""
+    steps = any(bound.marker == "max_step_time" for bound in bounds)
+    calls = ["llm.generate(prompt)", "llm.chat(messages)", "llm.measure()"]
     return explain(
         "a bound was set, but nothing was measured",
         asked="; ".join(str(bound) for bound in bounds),
         found="the test neither generated nor measured anything",
         slip="the test body lacks a call",
-        choices=["llm.generate(prompt)", "llm.chat(messages)", "llm.measure()"],
+        choices=["finetune(method, tokens=N)"] if steps else calls,
     )
 
 

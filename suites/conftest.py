@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def _fits_this_card(request: pytest.FixtureRequest) -> None:
     """The suites run on any card: that a model is too large for one is a fact of the plan, not a failure."""
-    if {"llm", "compare"}.isdisjoint(request.fixturenames):
+    if {"llm", "compare", "accuracy"}.isdisjoint(request.fixturenames):
         return
     plan = request.getfixturevalue("plan")
     if plan.fit is not None and plan.fit.hopeless:

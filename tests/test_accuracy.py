@@ -68,7 +68,9 @@ def test_numbers_that_make_no_sense_are_refused(given):
 def test_a_bound_on_a_task_that_was_not_evaluated_is_misuse():
     accuracy = Accuracy(RecordedGrading("t", [graded("a")], lambda: None), Path(), alpha=0.01)
     accuracy("a")
-    bound = Bound(marker="min_accuracy", metric="b", direction="at least", limit=0.5, unit="", judged="counted")
+    bound = Bound(
+        marker="min_accuracy", metric="b", direction="at least", limit=0.5, unit="", judged="counted"
+    )
     with pytest.raises(Misuse, match="'b', limit=200"):
         accuracy.settle([bound])
 

@@ -11,13 +11,16 @@ from pytest_qwen.outcomes import NoVerdict, Outcome
 def graded(rights: str, *, of: int = 1000, first: int = 0) -> Graded:
     """One item a letter: "r" for right."""
     items = (
-        Item(task="t", number=n, digest=f"d{n}", right=letter == "r") for n, letter in enumerate(rights, first)
+        Item(task="t", number=n, digest=f"d{n}", right=letter == "r")
+        for n, letter in enumerate(rights, first)
     )
     return Graded(task="quiz", metric="acc,none", of=of, items=tuple(items))
 
 
 def least(limit: float) -> Bound:
-    return Bound(marker="min_accuracy", metric="", direction="at least", limit=limit, unit="ratio", judged="counted")
+    return Bound(
+        marker="min_accuracy", metric="", direction="at least", limit=limit, unit="ratio", judged="counted"
+    )
 
 
 def drop(limit: float) -> Bound:

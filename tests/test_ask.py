@@ -76,12 +76,11 @@ def test_an_unknown_gpu_is_misuse():
 
 
 def test_a_bare_gpu_mark_of_another_project_is_left_alone():
-    assert not read((FUNCTION, q.gpu), uses_fixtures=False).asked
+    assert read((FUNCTION, q.gpu), uses_fixtures=False).gpu is None
 
 
 def test_a_bare_gpu_mark_on_a_test_with_our_fixtures_wants_any_gpu():
     request = read((FUNCTION, q.gpu), uses_fixtures=True)
-    assert request.asked
     assert request.gpu is not None
     assert request.gpu.names == ()
 
@@ -94,6 +93,12 @@ def test_prompt_and_prompt_tokens_exclude_each_other():
 def test_a_slowdown_keeps_the_other_sides_arguments():
     request = read((FUNCTION, q.max_slowdown(1.1, vs={"optimize": "eager"})))
     assert request.versus[request.bounds[0].vs] == {"optimize": "eager"}
+
+
+@pytest.mark.parametrize("bound", [q.max_slowdown, q.max_accuracy_drop])
+def test_the_other_side_takes_what_a_model_mark_takes(bound):
+    with pytest.raises(Misuse, match="did you mean 'quantization'"):
+        read((FUNCTION, bound(0.1, vs={"quantisation": "int8"})))
 
 
 # ---- stars

@@ -195,7 +195,13 @@ def test_a_count_that_is_none_is_usage(option, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["plan", MODEL, option])
     assert caught.value.code == 2
-    assert option.partition("=")[0] in capsys.readouterr().err
+    said = capsys.readouterr().err
+    name, _, value = option.partition("=")
+    assert f"{name}: {value} is not a whole number above 0" in said
+
+
+def test_an_empty_list_of_precisions_is_the_default(capsys):
+    assert ask(capsys, MODEL, "--gpu=l4", "--quantization=") == ask(capsys, MODEL, "--gpu=l4")
 
 
 def test_planning_imports_neither_pytest_nor_torch():

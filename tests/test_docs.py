@@ -105,6 +105,7 @@ def test_every_fixture_and_every_method_of_llm_is_explained():
         if isinstance(node, ast.FunctionDef) and any("fixture" in ast.dump(d) for d in node.decorator_list)
     ]
     assert sorted(fixtures) == [
+        "accuracy",
         "compare",
         "finetune",
         "gpu",

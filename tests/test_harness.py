@@ -36,7 +36,9 @@ def task_file(folder: Path, text: str, data: list[dict], **more: list[dict]) -> 
         lines = data if split == "test" else more[split]
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in lines))
     kwargs = json.dumps({"data_files": files})
-    (folder / "task.yaml").write_text(f"{text}\ndataset_path: json\ndataset_name: null\ndataset_kwargs: {kwargs}\n")
+    (folder / "task.yaml").write_text(
+        f"{text}\ndataset_path: json\ndataset_name: null\ndataset_kwargs: {kwargs}\n"
+    )
     return "task.yaml"
 
 
@@ -78,7 +80,7 @@ def test_programs_are_given_with_their_tests_and_not_run(tmp_path):
     problem = rows("small-code")[sample.number]
     assert tasks.runs_code
     assert sample.right is None
-    assert sample.program == f"{problem['prompt']}{text.split(chr(10) + chr(10))[0]}\n\n{problem['test']}"
+    assert sample.program == f"{problem['prompt']}{text.partition(chr(10) + chr(10))[0]}\n\n{problem['test']}"
     assert not trace.exists()
 
 
@@ -142,7 +144,9 @@ def test_humaneval_of_the_harness_gives_programs_without_its_code_being_run(tmp_
         "test": "def check(candidate):\n    assert candidate(2) == 4\n",
         "entry_point": "twice",
     }
-    file = task_file(tmp_path, f"include: {shipped('humaneval/humaneval.yaml')}\ntask: humaneval-here", [problem])
+    file = task_file(
+        tmp_path, f"include: {shipped('humaneval/humaneval.yaml')}\ntask: humaneval-here", [problem]
+    )
     tasks = Tasks(Asked(task=file, folder=tmp_path))
     (sample,) = tasks.ask(engine(text="    return 2 * n\n\ndef more(): pass"), None)
     assert tasks.runs_code
@@ -185,8 +189,36 @@ def test_a_data_set_that_is_not_there_is_one_message(task, no_hub):
 def test_a_data_file_that_is_not_there_is_named(tmp_path, no_hub):
     text = (OURS / "small-choice.yaml").read_text("utf-8").replace("small-choice.jsonl", "gone.jsonl")
     (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(Unavailable, match=r"gone\.jsonl"):
+    with pytest.raises(Unavailable, match=r"gone\.jsonl") as caught:
         Tasks(Asked(task="mine.yaml", folder=tmp_path))
+    assert "HF_HUB_OFFLINE" not in str(caught.value)  # no download would bring it
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "slip"),
+    [
+        ("test_split: test", "test_split: tset", "a split or a figure that does not exist"),
+        ("{{question}}", "{{qestion}}", "a field that the data does not have"),
+        ("small-exact.jsonl", "empty.jsonl", "a data file is empty"),
+        ("small-exact.jsonl", "broken.jsonl", "JSON parse error"),
+    ],
+)
+def test_what_is_wrong_in_a_tasks_file_is_said(tmp_path, old, new, slip, no_hub):
+    text = (OURS / "small-exact.yaml").read_text("utf-8")
+    assert old in text
+    for name, content in (("empty", ""), ("broken", '{"question": '), ("small-exact", None)):
+        kept = (OURS / "small-exact.jsonl").read_text("utf-8") if content is None else content
+        (tmp_path / f"{name}.jsonl").write_text(kept)
+    (tmp_path / "mine.yaml").write_text(text.replace(old, new))
+    with pytest.raises(Misuse, match=slip) as caught:
+        Tasks(Asked(task="mine.yaml", folder=tmp_path))
+    assert "--tasks mine.yaml" in str(caught.value)
+
+
+def test_more_shots_than_there_are_examples_are_refused():
+    with pytest.raises(Misuse, match=r"too few examples[^$]*shots=20\n  found: 20 examples"):
+        Tasks(Asked(task="small-exact", limit=1, shots=20))
+    assert Tasks(Asked(task="small-exact", limit=1, shots=19)).ask(engine(), None)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +244,11 @@ def test_figures_and_filters_that_a_task_has_not_are_named():
 
 
 def test_a_task_that_samples_is_refused(tmp_path):
-    text = (OURS / "small-exact.yaml").read_text("utf-8").replace("do_sample: false", "do_sample: true\n  temperature: 0.7")
+    text = (
+        (OURS / "small-exact.yaml")
+        .read_text("utf-8")
+        .replace("do_sample: false", "do_sample: true\n  temperature: 0.7")
+    )
     (tmp_path / "mine.yaml").write_text(text.replace("small-exact.jsonl", str(OURS / "small-exact.jsonl")))
     with pytest.raises(Misuse, match="samples its answers"):
         Tasks(Asked(task="mine.yaml", folder=tmp_path)).ask(engine(), None)
@@ -220,7 +256,9 @@ def test_a_task_that_samples_is_refused(tmp_path):
 
 def test_a_task_that_would_execute_answers_itself_is_stopped(tmp_path):
     text = (OURS / "small-code.yaml").read_text("utf-8")
-    text = text.replace("unsafe_code: true\n", "").replace("metric: bypass", "metric: !function runs.graded\n    aggregation: mean")
+    text = text.replace("unsafe_code: true\n", "").replace(
+        "metric: bypass", "metric: !function runs.graded\n    aggregation: mean"
+    )
     text = text.replace("small-code.jsonl", str(OURS / "small-code.jsonl"))
     text = text.replace("completion.with_prompt", "runs.whole")
     (tmp_path / "mine.yaml").write_text(text)

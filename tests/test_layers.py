@@ -25,7 +25,7 @@ LAYERS = {
     "records": "records quality_records",
     "reports": "reports progress",
     "work": "bench run llm finetuning replay beside ledger plan_run scenarios rating grading stars accuracy",
-    "glue": "plugin session items showing live hookspecs cli cli_plan testing",
+    "glue": "plugin session items showing workshop fixture_makers settling recording live hookspecs cli cli_plan testing",
 }
 ROW = {module: row for row, modules in enumerate(LAYERS.values()) for module in modules.split()}
 # What is not in the standard library, and who may import it.
@@ -55,6 +55,10 @@ ALLOWED = {
         "session",
         "items",
         "showing",
+        "workshop",
+        "fixture_makers",
+        "settling",
+        "recording",
         "live",
         "testing",
     },

@@ -118,6 +118,7 @@ class Decoder:
                 if is_over is not None and is_over(newest):
                     break
         token_ns = clock.read()
+        session.end()
         return DecodeResult(token_ids=session.tokens[:, n_in : column + 1].cpu(), token_ns=token_ns)
 
     def _session(self, batch: int) -> Session:

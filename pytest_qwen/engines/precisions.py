@@ -160,15 +160,7 @@ def check(spec: LoadSpec, *, capability: tuple[int, int] | None, checkpoint: str
             )
         )
     if capability is not None and capability < method.capability:
-        raise Unavailable(
-            explain(
-                f"this GPU cannot run {method.name} weights",
-                asked=asked,
-                found=f"compute capability {_dotted(capability)}",
-                slip=f"{method.name} needs {_dotted(method.capability)} or later",
-                choices=[m.name for m in METHODS.values() if _made_on(m, capability)],
-            )
-        )
+        raise Unavailable(_too_old(spec, method, capability))
     if spec.dtype not in method.dtypes:
         raise Unavailable(
             explain(
@@ -187,6 +179,27 @@ def check(spec: LoadSpec, *, capability: tuple[int, int] | None, checkpoint: str
                 )
             )
     return method
+
+
+def card_lacks(spec: LoadSpec, capability: str) -> str | None:
+    """Why a card of a compute capability such as "7.5" cannot run a load's weights; None when it can.
+
+    Raises Misuse for an unknown method.
+    """
+    if spec.quantization is None:
+        return None
+    method, numbers = method_of(spec.quantization), tuple(map(int, capability.split(".")))
+    return _too_old(spec, method, numbers) if numbers < method.capability else None
+
+
+def _too_old(spec: LoadSpec, method: Method, capability: tuple[int, ...]) -> str:
+    return explain(
+        f"this GPU cannot run {method.name} weights",
+        asked=f"quantization={spec.quantization!r}",
+        found=f"compute capability {_dotted(capability)}",
+        slip=f"{method.name} needs {_dotted(method.capability)} or later",
+        choices=[m.name for m in METHODS.values() if _made_on(m, capability)],
+    )
 
 
 def check_kv_cache(kv_cache: str) -> None:
@@ -228,9 +241,9 @@ def _slip(name: str, meant: str | None) -> str | None:
     return f"did you mean {meant!r}?" if meant else None
 
 
-def _made_on(method: Method, capability: tuple[int, int]) -> bool:
+def _made_on(method: Method, capability: tuple[int, ...]) -> bool:
     return capability >= method.capability and method.made == "on load"
 
 
-def _dotted(capability: tuple[int, int]) -> str:
+def _dotted(capability: tuple[int, ...]) -> str:
     return ".".join(map(str, capability))

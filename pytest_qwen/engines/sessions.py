@@ -46,12 +46,15 @@ class Session:
         """One step: the next token of every sequence, chosen greedily."""
         raise NotImplementedError
 
+    def end(self) -> None:
+        """Give back what the next prompt has no use for; the tokens stay."""
+
 
 class DynamicSession(Session):
     """What a user of the library gets: a growing cache and Python dispatch of every kernel."""
 
     column = 0
-    cache: Cache
+    cache: Cache | None = None
 
     def start(self, input_ids: Tensor) -> None:
         """Prefill into a new cache."""
@@ -67,6 +70,10 @@ class DynamicSession(Session):
         """One forward pass of the newest token."""
         self.column += 1
         self._forward(self.tokens[:, self.column - 1 : self.column])
+
+    def end(self) -> None:
+        """Drop the cache: kept, it would count as memory of whatever runs next."""
+        self.cache = None
 
     def _forward(self, ids: Tensor) -> None:
         out = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)

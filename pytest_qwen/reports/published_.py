@@ -19,12 +19,14 @@ NAMES = ("table", "row", "figure", "published", "ours", "standing", "why")
 _GAP = "  "
 _NAME_LEAST = 12
 _RIGHT = {"published", "ours"}
+_BESIDE = "published beside it: "  # the start of a reason's part that repeats the published figure
 
 
 def published_text(standings: Sequence[Standing], *, width: int, unicode: bool) -> str:
     """A block a table, no line longer than `width` (72 at the least); a reason goes below its line.
 
-    What was computed from a row's inputs and agrees is only counted: there is a lot of it.
+    What was computed from a row's inputs and agrees is only counted: there is a lot of it. What a reason
+    shares with one above it in the same table is said once.
     """
     width, every = max(72, width), by_table(standings)
     standings = [one for one in every if not (one.computed and one.standing == "reproduced")]
@@ -32,13 +34,14 @@ def published_text(standings: Sequence[Standing], *, width: int, unicode: bool) 
     agreed = len(every) - len(standings)
     columns = list(zip(NAMES, *said, strict=True))[1:-1]
     widths = _fitted([max(map(len, column)) for column in columns], width)
-    lines, title = [], ""
+    lines, title, known = [], "", set[str]()
     for one, cells in zip(standings, said, strict=True):
         label = speak(f"{one.document}: {one.table}", unicode=unicode)
         if label != title:
-            title = label
+            title, known = label, set()
             lines += [*textwrap.wrap(title, width), _line(NAMES[1:-1], widths, unicode)]
-        lines += [fit(_line(cells[1:-1], widths, unicode), width, unicode=unicode), *_below(cells[-1], width)]
+        lines.append(fit(_line(cells[1:-1], widths, unicode), width, unicode=unicode))
+        lines += _below(_news(cells[-1], one.published, known), width)
     lines += [f"{agreed} more recomputed from the rows' own inputs, and reproduced"] if agreed else []
     counted = (speak(text, unicode=unicode) for text in counts(every))
     return "\n".join([*lines, "", *_wrapped(counted, width)])
@@ -113,6 +116,14 @@ def _line(row: Sequence[str], widths: Sequence[int], unicode: bool) -> str:
         cell = fit(text, width, unicode=unicode)
         padded.append(cell.rjust(width) if name in _RIGHT else cell.ljust(width))
     return _GAP.join(padded).rstrip()
+
+
+def _news(why: str, published: str, known: set[str]) -> str:
+    """What of a reason the table has not said yet, in its line or above; `known` takes it in."""
+    parts = [part for part in why.split("; ") if not part.startswith(f"{_BESIDE}{published}")]
+    news = [part for part in parts if part not in known]
+    known.update(news)
+    return "; ".join(news)
 
 
 def _below(why: str, width: int) -> list[str]:

@@ -1,13 +1,11 @@
 """The largest batch that a card holds: predicted, then met and exceeded for real."""
 
-from dataclasses import replace
-
 import pytest
 
 from pytest_qwen import gpu, model, workload
+from pytest_qwen.capacity import largest_batch
 from pytest_qwen.data import find_shape
 from pytest_qwen.errors import DoesNotFit
-from pytest_qwen.memory import fit
 from pytest_qwen.physics import Setup
 
 MODEL = "Qwen/Qwen-7B"
@@ -28,13 +26,9 @@ def largest(card, kv_cache: str | None) -> int:
         reserved_tokens=ROOM,
         chunk_tokens=None,
     )
-    low, high = 1, 100_000
-    while low < high:
-        middle = (low + high + 1) // 2
-        plan = fit(replace(asked, batch=middle))
-        assert plan is not None
-        low, high = (middle, high) if plan.fits else (low, middle - 1)
-    return low
+    found = largest_batch(asked)
+    assert found
+    return found
 
 
 @pytest.mark.parametrize("kv_cache", [None, "int8"])

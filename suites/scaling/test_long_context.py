@@ -33,6 +33,15 @@ def above_short(seen):
     return [({"tokens": tokens}, peak - base_gb) for tokens, peak in rest]
 
 
+def planned_by(llm):
+    """GB that the plan gives the tensors of a prompt."""
+
+    def planned_gb(tokens: int) -> float:
+        return llm.memory_plan(prompt_tokens=tokens, output_tokens=OUTPUT_TOKENS).allocated_bytes / 1e9
+
+    return planned_gb
+
+
 def apart(seen, planned_gb):
     """What was measured more than 5 % away from the plan."""
     wrong = {t: (peak, planned_gb(t)) for t, peak in seen if abs(planned_gb(t) / peak - 1) > PLAN_SHARE}
@@ -42,23 +51,20 @@ def apart(seen, planned_gb):
 @gpu
 @model(CODER, weights="dummy", optimize="eager", attention="sdpa", max_model_len=POSITIONS)
 @max_vram(40)  # 15 GB of weights, some 7 GB for the prompt, and what the allocator keeps
-def test_efficient_attention_is_linear(llm, law, peak_gb, predicted_gb):
+def test_efficient_attention_is_linear(llm, law, peak_gb):
     """Scores are never kept: twice the prompt takes twice the memory."""
     seen, refused = peaks(llm, peak_gb, (SHORT, *LENGTHS))
     assert refused is None
     found = law.power("sdpa, memory above a short prompt", above_short(seen), "tokens", unit="GB")
     assert found.coefficient("tokens") == pytest.approx(1, abs=0.15)
-    assert not apart(seen, lambda tokens: predicted_gb(llm, 1, tokens, OUTPUT_TOKENS))
+    assert not apart(seen, planned_by(llm))
 
 
 @gpu
 @model(CODER, weights="dummy", optimize="eager", attention="eager", max_model_len=POSITIONS)
-def test_plain_attention_is_quadratic(llm, law, gpu, peak_gb, predicted_gb, record_property):
+def test_plain_attention_is_quadratic(llm, law, gpu, peak_gb, record_property):
     """Every head's scores are written down: twice the prompt takes four times the memory."""
-
-    def planned_gb(tokens):
-        return predicted_gb(llm, 1, tokens, OUTPUT_TOKENS)
-
+    planned_gb = planned_by(llm)
     memory_gb = gpu.devices[0].memory_bytes / 1e9
     seen, refused = peaks(llm, peak_gb, (SHORT, *LENGTHS))
     record_property("qwen.out_of_memory_at", f"{refused} tokens" if refused else "none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +109,14 @@ def test_method_of_reads_the_type_of_a_file() -> None:
     assert importlib.util.find_spec("pytest_qwen.engines.quantize")
     with pytest.raises(QwenError):
         method_of("")
+
+
+def test_the_page_has_every_method_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "quantization.md").read_text("utf-8")
+    for row in METHODS.values():
+        packages = ", ".join(row.packages) or "–"
+        least = ".".join(map(str, row.capability))
+        cpu = "yes" if row.cpu else "no"
+        assert f"| `{row.name}` | {row.what} | {row.made} | {packages} | {least} | {cpu} |" in page
+    for kind in precisions.KV_CACHES:
+        assert f"| `{kind}` |" in page

@@ -101,7 +101,11 @@ def test_same(accuracy): accuracy("letters.yaml")
     )
     result.assert_outcomes(failed=1, errors=2)
     text = text_of(result)
-    for said in ("its task was not evaluated", "the argument 'accuracy' is missing", "both sides are the same"):
+    for said in (
+        "its task was not evaluated",
+        "the argument 'accuracy' is missing",
+        "both sides are the same",
+    ):
         assert said in text
 
 

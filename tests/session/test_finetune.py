@@ -57,13 +57,23 @@ def test_misuse_and_what_a_cpu_cannot_do(run: Run) -> None:
         def test_elsewhere(gpu):
             pass
 
+        @max_step_time(1)
+        def test_generating(llm):
+            llm.measure()
+
+        @min_tokens_per_sec(1)
+        def test_training(finetune):
+            finetune("lora", tokens=16, rank=1)
+
         @max_slowdown(1.2, vs={"optimize": "static"})
         def test_compared(finetune):
             finetune("lora", tokens=16, rank=1)
     """
     result = run(source, "--gpu=cpu", "-rs", engine="transformers")
     text = text_of(result)
-    result.assert_outcomes(failed=3, skipped=1, errors=1)
+    result.assert_outcomes(failed=3, skipped=1, errors=3)
+    assert "'finetune' is missing" in text
+    assert "'llm' is missing" in text
     for part in (
         "did you mean 'lora'?",
         "Q-LoRA needs a GPU",

@@ -72,3 +72,28 @@ def test_a_plan_on_a_cpu_says_that_nothing_is_known(run: Run) -> None:
 def test_a_file_that_cannot_be_collected_is_no_plan(run: Run) -> None:
     result = run("import nowhere_to_be_found", "--qwen-plan", "--gpu=h100")
     assert result.ret == pytest.ExitCode.INTERRUPTED
+
+
+@WORKERS
+def test_a_precision_that_is_unknown_or_beyond_the_card_is_said(run: Run, workers: tuple[str, ...]) -> None:
+    more = """
+    @model(quantization="int5")
+    def test_unknown(llm): pass
+
+    @model(kv_cache="int3")
+    def test_unknown_cache(llm): pass
+
+    @model(quantization="int4")
+    def test_turing(llm): pass
+
+    @model(quantization="int8")
+    def test_able(llm): pass
+    """
+    result = run(SOURCE.format(rate=1, more=more), "--qwen-plan", "--gpu=t4", *workers, engine="transformers")
+    lines = {line.split("::")[1].split(":")[0]: line for line in text_of(result).splitlines() if "::" in line}
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "quantization 'int5' is not known" in lines["test_unknown"]
+    assert "kv_cache 'int3' is not known" in lines["test_unknown_cache"]
+    assert lines["test_turing"].startswith("impossible")
+    assert "this GPU cannot run int4 weights" in lines["test_turing"]
+    assert lines["test_able"].startswith("feasible")
