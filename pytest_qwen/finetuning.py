@@ -195,6 +195,19 @@ class FineTune:
         )
 
 
+def check_base(quantization: str | None) -> None:
+    """Raises Misuse for a quantised base that is asked for by a mark: the method decides that."""
+    if quantization is not None:
+        raise Misuse(
+            explain(
+                "finetune takes the precision of the base from its method",
+                asked=f"model(quantization={quantization!r})",
+                slip="the mark is on the class or module, for its other tests",
+                choices=['finetune("qlora") for a base in nf4', "the other methods for a base in dtype"],
+            )
+        )
+
+
 def _shape_of(run: Run) -> ModelShape:
     """The shape of what was loaded. Raises Misuse when its arithmetic is not known."""
     if run.loaded.config:

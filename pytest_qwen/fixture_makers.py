@@ -65,11 +65,12 @@ class Makers:
         return compare
 
     def finetune(self) -> FineTune:
-        """What measures optimiser steps."""
-        from pytest_qwen.finetuning import FineTune
+        """What measures optimiser steps. Raises Misuse for a mark that asks for a quantised base."""
+        from pytest_qwen.finetuning import FineTune, check_base
 
         request, replay = request_of(self._item), self._shop.settings.replay
         with as_outcome(proving=self._shop.proving(self._item)):
+            check_base(request.model.quantization)
             return FineTune(
                 lambda overrides: self._shop.open(self._item, overrides),
                 lambda overrides: None if replay else self._shop.bench.spec_for(request, overrides),

@@ -72,8 +72,8 @@ class Law:
 def fit_sum(subject: str, points: Iterable[Point], terms: Sequence[str], *, unit: str) -> Law:
     """The sum of terms with the least squared residuals: `fit_sum("memory", points, MEMORY, unit="GB")`.
 
-    A term is "1" or quantities joined by "*". Raises Misuse for fewer points than terms, terms that the
-    points cannot tell apart, a quantity that a point lacks and values that are not finite.
+    A term is "1" or quantities joined by "*". Raises Misuse for no term, fewer points than terms, terms
+    that the points cannot tell apart, a quantity that a point lacks and values that are not finite.
     """
     seen = _checked(subject, points, terms)
     rows = [[_product(term, where) for term in terms] for where, _ in seen]
@@ -152,6 +152,8 @@ def _product(term: str, where: Mapping[str, float]) -> float:
 def _checked(subject: str, points: Iterable[Point], terms: Sequence[str]) -> list[Point]:
     """The points: enough for the terms, with every quantity of them, and finite. Raises Misuse."""
     seen = list(points)
+    if not terms:
+        raise Misuse(explain(f"{subject}: a law without a term", slip='such as ("1", "tokens")'))
     if len(seen) < len(terms):
         raise Misuse(
             explain(

@@ -10,7 +10,7 @@ from pytest_qwen.engines import TRAINING
 from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
 from pytest_qwen.errors import DoesNotFit, Misuse, Unavailable
 from pytest_qwen.evidence import Measurement, Window
-from pytest_qwen.finetuning import FineTune
+from pytest_qwen.finetuning import FineTune, check_base
 from pytest_qwen.gpus import lookup
 from pytest_qwen.measure import to_round
 from pytest_qwen.metrics import RoundContext
@@ -175,3 +175,10 @@ def test_no_clean_round_is_the_machines_fault():
     finetune, _ = finetune_on(violations=("GPU clocks were throttled",))
     with pytest.raises(Unavailable, match="throttled"):
         finetune("lora")
+
+
+def test_a_quantised_base_by_mark_is_not_passed_over():
+    check_base(None)
+    with pytest.raises(Misuse, match="from its method") as caught:
+        check_base("int8")
+    assert "qlora" in str(caught.value)

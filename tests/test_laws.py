@@ -93,6 +93,7 @@ def test_the_formula_reads_as_one() -> None:
 
 ONE, TWO = ({"x": 1.0}, 1.0), ({"x": 2.0}, 2.0)
 WRONG = {
+    "without a term": lambda: fit_sum("y", [ONE], (), unit="GB"),
     "too few points": lambda: fit_sum("y", [ONE], ("1", "x"), unit="GB"),
     "cannot tell": lambda: fit_sum("y", [ONE, ONE, ONE], ("1", "x"), unit="GB"),
     "lacks a quantity": lambda: fit_sum("y", [ONE, TWO], ("1", "batch"), unit="GB"),

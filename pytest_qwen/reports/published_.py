@@ -120,8 +120,8 @@ def _line(row: Sequence[str], widths: Sequence[int], unicode: bool) -> str:
 
 def _news(why: str, published: str, known: set[str]) -> str:
     """What of a reason the table has not said yet, in its line or above; `known` takes it in."""
-    parts = [part for part in why.split("; ") if not part.startswith(f"{_BESIDE}{published}")]
-    news = [part for part in parts if part not in known]
+    repeated = {f"{_BESIDE}{published}", f"{_BESIDE}{published}x"}  # a multiple is printed with an x
+    news = [part for part in why.split("; ") if part not in known | repeated]
     known.update(news)
     return "; ".join(news)
 

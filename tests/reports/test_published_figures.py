@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pytest_qwen.laws import fit_power, fit_sum
@@ -108,3 +110,18 @@ def test_what_was_computed_and_agrees_is_counted_on_the_terminal_and_listed_on_t
 def test_the_same_comparison_twice_is_one() -> None:
     assert counts(standings() * 2) == counts(standings())
     assert len(by_table(standings() * 2)) == len(standings())
+
+
+def test_a_reason_is_said_once_a_table_and_in_full_on_the_page() -> None:
+    row = find_row(DOCUMENTS, "quantization", "memory and speed", "Qwen-7B Int4")
+    shared = standing_of(row, "memory_used_gb", Ours(value=5.0, gpu="h200"))
+    whys = ("one reason; published beside it: 8.21; 2 + 2 = 4", "one reason; 3 + 3 = 6")
+    found = [replace(shared, published="8.21", row=f"row {n}", why=why) for n, why in enumerate(whys)]
+    text = published_text(found, width=100, unicode=True)
+    assert text.count("one reason") == 1
+    assert "published beside it" not in text
+    for part in ("2 + 2 = 4", "3 + 3 = 6"):
+        assert part in text
+    assert published_section(found).count("one reason") == 2
+    elsewhere = replace(found[1], table="another table")
+    assert published_text([found[0], elsewhere], width=100, unicode=True).count("one reason") == 2
