@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from pytest_qwen.engines.base import LoadSpec
-from pytest_qwen.errors import Misuse, NotInstalled, Unavailable, closest, explain
+from pytest_qwen.errors import Misuse, Unavailable, closest, explain
 
 KV_CACHES = ("fp8", "int8", "int4")
 
@@ -127,7 +127,7 @@ def check(spec: LoadSpec, *, capability: tuple[int, int] | None, checkpoint: str
 
     `capability` is the card's, None on a CPU; `checkpoint` the method that the model's own configuration
     names, None for weights in full precision. Raises Misuse for an unknown method or one that contradicts
-    the checkpoint, Unavailable and NotInstalled where this machine lacks what it needs.
+    the checkpoint, Unavailable where this machine or its Python lacks what it needs.
     """
     asked = f"quantization={spec.quantization!r}"
     method = method_of(spec.quantization or "")
@@ -171,7 +171,7 @@ def check(spec: LoadSpec, *, capability: tuple[int, int] | None, checkpoint: str
         )
     for package in method.packages:
         if find_spec(package) is None:
-            raise NotInstalled(
+            raise Unavailable(
                 explain(
                     f"quantization {method.name!r} needs the package {package}, which is not installed",
                     asked=asked,

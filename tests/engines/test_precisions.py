@@ -11,7 +11,7 @@ import pytest
 from pytest_qwen.engines import precisions
 from pytest_qwen.engines.base import LoadSpec
 from pytest_qwen.engines.precisions import METHODS, check, check_kv_cache, method_of
-from pytest_qwen.errors import Misuse, NotInstalled, QwenError, Unavailable
+from pytest_qwen.errors import Misuse, QwenError, Unavailable
 
 HOPPER, ADA, AMPERE, TURING = (9, 0), (8, 9), (8, 0), (7, 5)
 
@@ -84,7 +84,7 @@ def test_a_missing_package_is_named(name, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(precisions, "find_spec", lambda _name: None)
     row = METHODS[name]
     checkpoint = name if row.made == "checkpoint" else None
-    with pytest.raises(NotInstalled, match="pip install") as caught:
+    with pytest.raises(Unavailable, match="pip install") as caught:
         check(spec(name, weights="real"), capability=HOPPER, checkpoint=checkpoint)
     assert row.packages[0] in str(caught.value)
 
