@@ -265,7 +265,7 @@ def _check_possible(spec: LoadSpec, device: torch.device) -> None:
 def _quantized_on_load(spec: LoadSpec, config: Any, device: torch.device, applied: list[str]) -> str | None:
     """The method that weights go through while they are loaded; None for a checkpoint that has its own.
 
-    Raises Misuse, Unavailable or NotInstalled for what this model or machine cannot do.
+    Raises Misuse or Unavailable for what this model or machine cannot do.
     """
     if spec.quantization is None:
         return None
