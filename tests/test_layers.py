@@ -33,6 +33,7 @@ ENGINE_CHILD = {
     "building",
     "kv_cache",
     "decode",
+    "device",
     "fusion",
     "profiles",
     "quantize",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,33 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pytest_qwen.engines import fusion
+from pytest_qwen.engines.base import LoadSpec
 from pytest_qwen.engines.quantize import Quantizer, is_body_linear, loading_config, quantizer
+
+
+def model_of(
+    spec: LoadSpec,
+    config: Any,
+    source: Path | str,
+    *,
+    experts: str | None = None,
+    quantization: str | None = None,
+    fuse: bool = False,
+) -> PreTrainedModel:
+    """The model that a load asks for, its configuration and weights from `source`; see `build_model`."""
+    return build_model(
+        config,
+        dtype=getattr(torch, spec.dtype),
+        device=spec.device,
+        attention=spec.attention,
+        experts=experts,
+        weights="dummy" if spec.weights == "dummy" else str(source),
+        seed=spec.seed,
+        revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code,
+        quantization=quantization,
+        fuse=fuse,
+    )
 
 
 def build_model(

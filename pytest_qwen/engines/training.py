@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-import os
-import resource
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pytest_qwen.engines.base import Loaded, LoadSpec, Request, Trace
+from pytest_qwen.engines.device import (
+    device_name,
+    reserved_peak_bytes,
+    synchronize,
+    use_physical_cores,
+    versions,
+)
 from pytest_qwen.engines.training_methods import Recipe, make_optimizer, prepare_model
 from pytest_qwen.engines.training_peak import peak_of
 from pytest_qwen.errors import EngineFault, Misuse, Unavailable, explain
@@ -39,24 +42,23 @@ class TrainingEngine:
         """
         self._device = torch.device(spec.device)
         _check_device(spec)
-        if self._device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+        use_physical_cores(self._device)
         recipe = Recipe.of(spec)
         started = time.perf_counter()
         torch.manual_seed(spec.seed)
         self._model, applied = prepare_model(spec, recipe)
         trained = [p for p in self._model.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(recipe, trained)
-        self._synchronize()
+        synchronize(self._device)
         load_s = time.perf_counter() - started
         self._vocab = self._model.config.get_text_config().vocab_size
         return Loaded(
             load_s=load_s,
             weights_bytes=_bytes_of(self._model),
             device_memory_bytes=self._allocated_now(),
-            device_name=_name_of(self._device),
+            device_name=device_name(self._device),
             applied=(*applied, f"{sum(p.numel() for p in trained)} trainable parameters"),
-            versions=_versions(),
+            versions=versions("peft", "accelerate", "bitsandbytes"),
             config=self._model.config.to_dict(),
         )
 
@@ -86,7 +88,7 @@ class TrainingEngine:
             finish_reason="length",
             tokens_digest=hashlib.sha256(f"{loss:.6g}".encode()).hexdigest()[:16],
             clock="cuda-events" if self._device.type == "cuda" else "host",
-            peak_memory_bytes=self._reserved_peak(),
+            peak_memory_bytes=reserved_peak_bytes(self._device),
             peak_allocated_bytes=self._allocated_peak(work),
         )
 
@@ -148,16 +150,6 @@ class TrainingEngine:
             return int(torch.cuda.max_memory_allocated(self._device))
         return self._peaks[work]
 
-    def _reserved_peak(self) -> int:
-        """Peak bytes: reserved by the allocator on a GPU (CUDA context not included), resident on a CPU."""
-        if self._device.type == "cuda":
-            return int(torch.cuda.max_memory_reserved(self._device))
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
 
 def _check_device(spec: LoadSpec) -> None:
     """What this machine cannot do, said before anything is loaded."""
@@ -179,15 +171,3 @@ def _bytes_of(model: Any) -> int:
     """Bytes of parameters and buffers, shared tensors once, without the scales of 4-bit weights."""
     tensors = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
     return sum(tensors.values())
-
-
-def _name_of(device: torch.device) -> str:
-    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "cpu"
-
-
-def _versions() -> dict[str, str]:
-    found = {"cuda": torch.version.cuda} if torch.version.cuda else {}
-    for package in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from pytest_qwen.engines import decode
 from pytest_qwen.engines.base import LoadSpec
+from pytest_qwen.engines.building import model_of
 from pytest_qwen.engines.sources import config_of, loading, source_of
 from pytest_qwen.errors import NotInstalled, Unavailable, explain
 
@@ -103,17 +103,7 @@ def _made(spec: LoadSpec, source: Path | str) -> tuple[Any, list[str]]:
     """The frozen model; under Q-LoRA with nf4 weights, made one layer at a time."""
     config, applied = config_of(spec, source)
     with loading(spec, source):
-        model = decode.build_model(
-            config,
-            dtype=getattr(torch, spec.dtype),
-            device=spec.device,
-            attention=spec.attention,
-            weights="dummy" if spec.weights == "dummy" else str(source),
-            seed=spec.seed,
-            revision=spec.revision,
-            trust_remote_code=spec.trust_remote_code,
-            quantization=spec.quantization,
-        )
+        model = model_of(spec, config, source, quantization=spec.quantization)
     if spec.quantization:
         model.is_loaded_in_4bit = True  # peft looks here for the kind of the layers under its adapters
         applied = [*applied, f"{spec.quantization} weights, linear layers except the head (bitsandbytes)"]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
-import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -18,6 +14,14 @@ import transformers
 
 from pytest_qwen.engines import decode, scoring
 from pytest_qwen.engines.base import Likelihood, Loaded, LoadSpec, Pair, Request, Trace
+from pytest_qwen.engines.building import model_of
+from pytest_qwen.engines.device import (
+    device_name,
+    reserved_peak_bytes,
+    synchronize,
+    use_physical_cores,
+    versions,
+)
 from pytest_qwen.engines.precisions import check, check_kv_cache
 from pytest_qwen.engines.sources import config_of, loading, source_of, tokenizer_of
 from pytest_qwen.engines.tokenizing import ByteTokenizer, Tokenizing, prompt_ids
@@ -43,25 +47,22 @@ class TransformersEngine:
         """
         self._device = torch.device(spec.device)
         _check_possible(spec, self._device)
-        if self._device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            # logical cores share their units in pairs, and the session that measures needs one too: threads
-            # beyond that wait for each other at every layer
-            torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+        use_physical_cores(self._device)
         copy, read = _bandwidths(self._device)
         started = time.perf_counter()
         model, applied = self._made(spec)
         load_s = time.perf_counter() - started
         first_call_s = self._decoder.prepare() if self._decoder else None
-        peak = self._peak_memory()
+        peak = reserved_peak_bytes(self._device)
         self._forget_peak()
         return Loaded(
             load_s=load_s,
             first_call_s=first_call_s,
             weights_bytes=_bytes_of(model),
             device_memory_bytes=peak,
-            device_name=_device_name(self._device),
+            device_name=device_name(self._device),
             applied=(*(self._decoder.applied if self._decoder else ()), *applied),
-            versions=_versions(),
+            versions=versions("triton", "flash-attn", "torchao", "bitsandbytes"),
             config=model.config.to_dict(),
             tokenizer=self._tokenizer.name,
             copy_bytes_per_sec=copy,
@@ -76,16 +77,11 @@ class TransformersEngine:
         config, applied = config_of(spec, source)
         on_load = _quantized_on_load(spec, config, self._device, applied)
         with loading(spec, source):
-            model = decode.build_model(
+            model = model_of(
+                spec,
                 config,
-                dtype=getattr(torch, spec.dtype),
-                device=self._device,
-                attention=spec.attention,
+                source,
                 experts=spec.experts,
-                weights="dummy" if spec.weights == "dummy" else str(source),
-                seed=spec.seed,
-                revision=spec.revision,
-                trust_remote_code=spec.trust_remote_code,
                 quantization=on_load,
                 fuse=profile.fuse_projections,
             )
@@ -100,7 +96,7 @@ class TransformersEngine:
             experts=spec.experts,
             kv_cache=spec.kv_cache,
         )
-        self._synchronize()
+        synchronize(self._device)
         return model, applied
 
     def run(self, request: Request, on_token: Callable[[str], None] | None = None) -> Trace:
@@ -134,7 +130,7 @@ class TransformersEngine:
             finish_reason="stop" if stopped else "length",
             tokens_digest=hashlib.sha256(repr(tokens).encode()).hexdigest()[:16],
             clock="cuda-events" if self._device.type == "cuda" else "host",
-            peak_memory_bytes=self._peak_memory(),
+            peak_memory_bytes=reserved_peak_bytes(self._device),
             peak_allocated_bytes=self._peak_allocated(),
         )
 
@@ -157,16 +153,6 @@ class TransformersEngine:
         self._decoder = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
-    def _peak_memory(self) -> int:
-        """Peak bytes: reserved by the allocator on a GPU (CUDA context not included), resident on a CPU."""
-        if self._device.type == "cuda":
-            return int(torch.cuda.max_memory_reserved(self._device))
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def _peak_allocated(self) -> int | None:
         """Peak bytes of the tensors since the run began; None where no allocator counts."""
@@ -347,17 +333,3 @@ def _plain_tensors(tensor: Any) -> Iterator[torch.Tensor]:
     while state is not None:
         yield state.absmax
         state = state.state2
-
-
-def _device_name(device: torch.device) -> str:
-    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "cpu"
-
-
-def _versions() -> dict[str, str]:
-    found = {"torch": torch.__version__, "transformers": transformers.__version__}
-    if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    for package in ("triton", "flash-attn", "torchao", "bitsandbytes"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
