@@ -18,7 +18,7 @@ from pytest_qwen.engines.precisions import card_lacks, check_kv_cache, method_of
 from pytest_qwen.engines.profiles import PROFILES
 from pytest_qwen.errors import DoesNotFit, QwenError, Unavailable
 from pytest_qwen.evidence import Round
-from pytest_qwen.gpus import Device
+from pytest_qwen.gpus import Device, GpuSpec
 from pytest_qwen.loading import load_spec, workload_request
 from pytest_qwen.locks import DeviceLock
 from pytest_qwen.measure import Limits, Observer, Progress
@@ -28,7 +28,7 @@ from pytest_qwen.models import ModelShape
 from pytest_qwen.planning import promised
 from pytest_qwen.pool import Lease, LoadRecord, Pool
 from pytest_qwen.readers import GpuReader, NvmlReader, ProcReader
-from pytest_qwen.roofline import SERVING_CHUNK_TOKENS, Setup
+from pytest_qwen.roofline import SERVING_CHUNK_TOKENS, Setup, memory_bytes
 from pytest_qwen.run import Conditions, Run
 from pytest_qwen.sentinel import Sentinel, WindowLimits
 from pytest_qwen.settings import Settings
@@ -76,12 +76,16 @@ class Bench:
     @property
     def memory_bytes(self) -> float | None:
         """Memory of the run's card: the driver's figure, else the catalogue's; None on a CPU."""
+        card = self._card
+        return None if card is None else memory_bytes(card)
+
+    @property
+    def _card(self) -> GpuSpec | Device | None:
+        """The device of the run, else the catalogue's row that it is planned for; None on a CPU."""
         target = self.target
         if target.is_cpu:
             return None
-        if target.devices:
-            return target.devices[0].memory_bytes
-        return None if target.spec is None or target.spec.memory_gb is None else target.spec.memory_gb * 1e9
+        return target.devices[0] if target.devices else target.spec
 
     @property
     def loads(self) -> tuple[LoadRecord, ...]:
@@ -112,8 +116,8 @@ class Bench:
 
     def setup_of(self, shape: ModelShape, spec: LoadSpec, asked: Request) -> Setup | None:
         """The arithmetic's view of a load and its workload; None on a CPU or an unknown card."""
-        card = self.target.devices[0] if self.target.devices else self.target.spec
-        if card is None or self.target.spec is None or self.target.is_cpu:
+        card = self._card
+        if card is None or self.target.spec is None:
             return None
         return Setup(
             shape=shape,

@@ -22,6 +22,14 @@ def spec_of(gpu: GpuSpec | Device) -> GpuSpec | None:
     return gpu.spec if isinstance(gpu, Device) else gpu
 
 
+def memory_bytes(gpu: GpuSpec | Device) -> float | None:
+    """Memory of one card: what the driver says, else the advertised size in units of 1e9 bytes (the cautious
+    reading: a driver never reports less)."""
+    if isinstance(gpu, Device):
+        return gpu.memory_bytes
+    return None if gpu.memory_gb is None else gpu.memory_gb * 1e9
+
+
 def peak_bytes_per_sec(gpu: GpuSpec | Device) -> float | None:
     """The data sheet's memory bandwidth of one card."""
     spec = spec_of(gpu)
@@ -111,11 +119,8 @@ class Setup:
 
     @property
     def memory_bytes(self) -> float | None:
-        """Memory of one card: what the driver says, else the advertised size in units of 1e9 bytes (the
-        cautious reading: a driver never reports less)."""
-        if isinstance(self.gpu, Device):
-            return self.gpu.memory_bytes
-        return None if self.gpu.memory_gb is None else self.gpu.memory_gb * 1e9
+        """Memory of one card."""
+        return memory_bytes(self.gpu)
 
     @property
     def bytes_per_sec(self) -> float | None:
