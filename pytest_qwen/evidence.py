@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pytest_qwen.streams import Client, Stream
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
@@ -38,7 +40,8 @@ class Round:
     `token_ms` holds the time of every decode step since the request, first entry = TTFT; one entry a step,
     so with a batch each entry stands for `batch_size` tokens. `metrics` maps a metric's name to its value
     in this round; a metric that could not be computed is absent. `clock` says who took the times. Of the two
-    peaks the first is what the engine reserved, the second what its tensors took of it.
+    peaks the first is what the engine reserved, the second what its tensors took of it. A round of a server
+    has one of `streams` a request in place of `token_ms`; a slice of a load has the `client`'s figures too.
     """
 
     index: int
@@ -55,6 +58,8 @@ class Round:
     peak_allocated_bytes: int | None = None
     window: Window | None = None
     violations: tuple[str, ...] = ()
+    streams: tuple[Stream, ...] = ()
+    client: Client | None = None
 
     @property
     def clean(self) -> bool:

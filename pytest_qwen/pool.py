@@ -13,6 +13,7 @@ from pytest_qwen.engines.base import Engine, Likelihood, Loaded, LoadSpec, Pair,
 from pytest_qwen.engines.faults import again
 from pytest_qwen.errors import DoesNotFit, EngineFault, ModelUnusable, QwenError, Unavailable, explain
 from pytest_qwen.locks import DeviceLock
+from pytest_qwen.streams import LoadSummary
 
 _FAULTY_LOADS = 2
 _POLL_S = 0.1
@@ -86,6 +87,10 @@ class _Watched:
     def score(self, pairs: Sequence[Pair]) -> tuple[Likelihood, ...]:
         with self._spent_by_a_fault():
             return self._engine.score(pairs)
+
+    def rest(self) -> LoadSummary | None:
+        with self._spent_by_a_fault():
+            return self._engine.rest()
 
     @contextlib.contextmanager
     def _spent_by_a_fault(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pytest_qwen"
 
 # Lowest first; a module imports from its own row and from those before it. A package stands for its modules.
 LAYERS = {
-    "words": "errors outcomes bounds evidence verdicts metrics statistics laws evalues guards noise "
+    "words": "errors outcomes streams bounds evidence verdicts metrics statistics laws evalues guards noise "
     "gpus models configurations prices cost roofline memory training_memory physics "
     "programs exchanges observations scorecards escaping pass_at_k environments paired correctness",
     "adapt": "engines detect data readers extraction battery harness harness_lm harness_quiet",

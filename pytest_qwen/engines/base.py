@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from pytest_qwen.streams import Client, Load, LoadSummary, Stream
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSpec:
@@ -57,7 +59,8 @@ class Request:
     Exactly one of `prompt`, `messages` and `prompt_tokens` is set; `prompt_tokens` asks for that many
     random tokens drawn from `seed`. `ignore_eos` fixes the output length (performance rounds).
     `temperature` 0 is greedy. An answer ends after the first of `stop` that it holds. `template` False gives
-    a `prompt` to an instruct model as it is, without its chat template.
+    a `prompt` to an instruct model as it is, without its chat template. With `load` the engine keeps many
+    such requests going, and one run is one slice of them; only engines that talk to a server can.
     """
 
     prompt: str | None = None
@@ -71,6 +74,7 @@ class Request:
     seed: int = 0
     stop: tuple[str, ...] = ()
     template: bool = True
+    load: Load | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,8 @@ class Trace:
     the first is TTFT. `output_tokens` counts per sequence (equal for the whole batch). `texts` holds one
     answer a sequence, "" where the model has no tokenizer. `clock` says who took the times.
     `peak_memory_bytes` is what the allocator reserved at most (on a CPU: resident memory of the process),
-    `peak_allocated_bytes` what this run's tensors held at most; None where unknown.
+    `peak_allocated_bytes` what this run's tensors held at most; None where unknown. What a server answered
+    is in `streams`, one a request, and then `token_ns` is empty; `client` is there for a slice of a load.
     """
 
     prompt_tokens: int
@@ -111,6 +116,8 @@ class Trace:
     clock: Literal["cuda-events", "host", "simulated"]
     peak_memory_bytes: int | None = None
     peak_allocated_bytes: int | None = None
+    streams: tuple[Stream, ...] = ()
+    client: Client | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +164,9 @@ class Engine(Protocol):
 
     def score(self, pairs: Sequence[Pair]) -> tuple[Likelihood, ...]:
         """How likely each continuation is after its context. Raises Misuse for more than the model reads."""
+
+    def rest(self) -> LoadSummary | None:
+        """End what goes on between runs: a load that was kept up. None when there was none."""
 
     def close(self) -> None:
         """Give everything back; safe to call twice and after a fault."""

@@ -20,6 +20,7 @@ from pytest_qwen.engines.base import Likelihood, Loaded, LoadSpec, Pair, Request
 from pytest_qwen.engines.faults import again, exit_in_words
 from pytest_qwen.engines.wire import receive, send
 from pytest_qwen.errors import DoesNotFit, EngineFault, QwenError, Unavailable, explain
+from pytest_qwen.streams import LoadSummary
 
 _PACKAGE_PARENT = Path(__file__).parents[2]
 _TAIL_BYTES = 4000
@@ -85,6 +86,10 @@ class ChildEngine:
     def score(self, pairs: Sequence[Pair]) -> tuple[Likelihood, ...]:
         """How likely each continuation is, computed in the child. Raises whatever the engine raises."""
         return cast("tuple[Likelihood, ...]", self._call("score", pairs, self._run_timeout_s))
+
+    def rest(self) -> LoadSummary | None:
+        """End a load that the child keeps up. Raises whatever the engine raises, and EngineFault."""
+        return cast("LoadSummary | None", self._call("rest", None, self._run_timeout_s))
 
     def close(self) -> None:
         """Ask the child to end, then make it; safe to call twice and after a fault."""

@@ -169,6 +169,9 @@ class FakeEngine:
             for pair in pairs
         )
 
+    def rest(self) -> None:
+        """Nothing goes on between runs."""
+
     def close(self) -> None:
         """Forget the programme; safe to call twice."""
         self._programme = None

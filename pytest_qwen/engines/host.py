@@ -132,7 +132,7 @@ class _Hosted:
             return self._engine.run(argument, self._send_token if wants_tokens else None)
         if not hasattr(self._engine, method):  # what a newer session may ask of an engine of another's
             raise Unavailable(explain("this engine cannot do that", asked=f"{method}()", found=self._target))
-        value = getattr(self._engine, method)(argument)
+        value = self._engine.rest() if method == "rest" else getattr(self._engine, method)(argument)
         return replace(value, pid=os.getpid()) if isinstance(value, Loaded) else value
 
     def _send_token(self, text: str) -> None:

@@ -96,6 +96,9 @@ class TrainingEngine:
         """Bytes of the text: training has no tokenizer."""
         return len(text.encode())
 
+    def rest(self) -> None:
+        """Nothing goes on between runs."""
+
     def close(self) -> None:
         """Drop everything; safe to call twice."""
         self._model = self._optimizer = None

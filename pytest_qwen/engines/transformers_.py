@@ -148,6 +148,9 @@ class TransformersEngine:
             raise EngineFault("score() before load(): nothing is loaded")
         return scoring.score(self._decoder.model, pairs)
 
+    def rest(self) -> None:
+        """Nothing goes on between runs."""
+
     def close(self) -> None:
         """Drop the model; the child process ends right after, which gives the memory back for certain."""
         self._decoder = None
