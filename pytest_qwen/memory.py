@@ -13,9 +13,9 @@ CONTEXT_BYTES = 0.7e9
 # The matrix library's workspace of a Hopper card, which it takes through the allocator; 8 MiB on others.
 _WORKSPACE_BYTES = 32 * 2**20
 TIGHT = 0.9
-# How many times a layer's keys exist in the model's format while codes are widened: the keys, the values, and
-# with scales the values before they were scaled.
-_WIDENED_KV = {"fp8": 2, "int8": 3, "int4": 3}
+# How many times a layer's keys exist in the model's format while codes are widened: the keys and the values,
+# and where two codes share a byte, those of the values apart, in half the bytes.
+_WIDENED_KV = {"fp8": 2.0, "int8": 2.0, "int4": 2.5}
 # Bytes a weight while a layer's weights are widened to be multiplied with a prompt: in the model's 16 bits,
 # and for fp8 twice in 32 bits before that (measured on an H200 with torchao 0.18 and bitsandbytes 0.50).
 _WIDENED_WEIGHT_BYTES = {"int8": 2, "nf4": 2, "fp8": 10}
@@ -75,10 +75,18 @@ def fit(setup: Setup) -> Fit | None:
         (f"KV cache{in_bits} ({cached}{split})", setup.kv_bytes / setup.count),
         ("activations (one layer of the prefill, logits)", activation_bytes(setup)),
         ("workspace of the matrix library", _WORKSPACE_BYTES),
-        ("context and kernels (assumed)", CONTEXT_BYTES),
+        _beside_tensors(setup),
     )
     total_bytes = sum(amount for _, amount in lines)
     return Fit(lines=lines, total_bytes=total_bytes, available_bytes=setup.memory_bytes)
+
+
+def _beside_tensors(setup: Setup) -> tuple[str, float]:
+    """What no tensor of ours takes. A captured step keeps the room that it widens in for itself."""
+    captured = 0.0 if setup.reserved_tokens is None else _widened_bytes(setup)
+    if captured:
+        return "context, kernels and the memory of CUDA graphs (assumed)", CONTEXT_BYTES + captured
+    return "context and kernels (assumed)", CONTEXT_BYTES
 
 
 def activation_bytes(setup: Setup) -> float:
@@ -115,6 +123,6 @@ def _mlp_width(setup: Setup) -> int:
 
 def _widened_bytes(setup: Setup) -> float:
     """Keys and values of one layer in the model's format, where the cache holds them in fewer bits."""
-    kept = _WIDENED_KV.get(setup.kv_dtype or "", 0)
+    kept = _WIDENED_KV.get(setup.kv_dtype or "", 0.0) if setup.widens_kv else 0.0
     each = setup.shape.kv_heads * setup.shape.head_dim * DTYPE_BYTES[setup.dtype]
     return kept * each * setup.cached_tokens * setup.batch

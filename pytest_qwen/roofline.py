@@ -60,7 +60,10 @@ class Setup:
     `prompt_tokens` and `output_tokens` are those of one sequence; `batch` sequences run together.
     `reserved_tokens` is the room that an engine takes for each sequence at once, None where the cache grows.
     `padded_inputs` is what the kernel of the weights fills the inputs of each layer up to a multiple of.
-    `chunk_tokens` is the most that is prefilled at once, None for all prompts as a whole.
+    `users` is how many requests a load keeps going at once, None without a load; what is said of one sequence
+    is then of one request, and what is said of the system of all of them.
+    `chunk_tokens` is the most that is prefilled at once, None for all prompts as a whole. With `widens_kv` a
+    layer's KV cache in fewer bits is widened as a whole before it is read.
     """
 
     shape: ModelShape
@@ -76,6 +79,8 @@ class Setup:
     reserved_tokens: int | None = None
     chunk_tokens: int | None = SERVING_CHUNK_TOKENS
     padded_inputs: int = 1
+    users: int | None = None
+    widens_kv: bool = True
 
     @property
     def sizes_known(self) -> bool:

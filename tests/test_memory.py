@@ -50,7 +50,12 @@ MEASURED = [
     (FIRST, {"output_tokens": 8, "reserved_tokens": 1024, "batch": 16}, 24.208),
     (FIRST, {"output_tokens": 8, "reserved_tokens": 1024, "batch": 16, "kv_dtype": "fp8"}, 20.131),
     (FIRST, {"output_tokens": 8, "reserved_tokens": 1024, "batch": 32}, 32.90),
-    (FIRST, {"output_tokens": 8, "reserved_tokens": 1024, "batch": 100, "kv_dtype": "int8"}, 45.64),
+    (FIRST, {"output_tokens": 8, "reserved_tokens": 1024, "batch": 100, "kv_dtype": "int8"}, 44.80),
+    (FIRST, {"prompt_tokens": 2000, "quantization": "int8"}, 10.30),
+    ("Qwen/Qwen-72B", {"prompt_tokens": 2000, "quantization": "int8"}, 80.83),
+    ("Qwen/Qwen2.5-Coder-32B-Instruct", {"prompt_tokens": 2000, "quantization": "int8"}, 35.49),
+    (CODER, {"prompt_tokens": 16384, "output_tokens": 2, "attention": "eager"}, 92.62),
+    (CODER, {"prompt_tokens": 32766, "output_tokens": 2}, 21.83),
 ]
 
 

@@ -47,7 +47,7 @@ def _encode_int8(states: Tensor) -> tuple[Tensor, Tensor]:
 def _decode_int8(codes: Tensor, scales: Tensor | None, dtype: torch.dtype) -> Tensor:
     if scales is None:
         raise ValueError("int8 codes come with scales")
-    return codes.to(dtype) * scales
+    return codes.to(dtype).mul_(scales)  # in place: a second copy of a layer can be what does not fit
 
 
 def _encode_int4(states: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ def _encode_int4(states: Tensor) -> tuple[Tensor, Tensor]:
 def _decode_int4(codes: Tensor, scales: Tensor | None, dtype: torch.dtype) -> Tensor:
     if scales is None:
         raise ValueError("int4 codes come with scales")
-    return (torch.cat((codes & 15, codes >> 4), -1).to(dtype) - 8) * scales
+    return torch.cat((codes & 15, codes >> 4), -1).to(dtype).sub_(8).mul_(scales)
 
 
 # fp8 has the range of keys and values without scales, as serving engines use it; integers have a scale a
