@@ -68,6 +68,11 @@ class Graded:
         """What the share may be for questions of this kind; each end errs at most at rate `alpha`."""
         return share_interval(self.right, self.n, alpha=self.alpha)
 
+    def __str__(self) -> str:
+        low, high = self.interval
+        share = f"{self.value:.1%} [{low:.1%}, {high:.1%}] at {1 - self.alpha:.0%} confidence"
+        return f"{self.task}: {self.right} of {self.n} right, {share}"
+
 
 def discordant(reference: Graded, changed: Graded) -> tuple[int, int, int]:
     """Questions that only the reference got right, that only the other did, and that both were asked.

@@ -92,3 +92,10 @@ def test_pairs_are_made_by_question_not_by_place():
 def test_sides_that_were_asked_different_questions_cannot_be_compared():
     with pytest.raises(ValueError, match="2 questions were asked of one side only"):
         discordant(graded("rr"), graded("rr", first=1))
+
+
+def test_an_evaluation_prints_as_a_line_and_not_as_all_its_questions() -> None:
+    text = str(graded("r" * 90 + "w" * 10))
+    assert text.startswith("quiz: 90 of 100 right, 90.0% [")
+    assert "99% confidence" in text
+    assert "Item(" not in text
