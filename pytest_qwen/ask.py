@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pytest_qwen import gpus
-from pytest_qwen.bounds import Bound
+from pytest_qwen.bounds import Bound, Slo
 from pytest_qwen.errors import Misuse, closest, explain
 from pytest_qwen.markers import (
     MARKERS,
@@ -19,11 +19,13 @@ from pytest_qwen.markers import (
     Marker,
     MaxAccuracyDrop,
     MaxE2eLatency,
+    MaxErrorRate,
     MaxSlowdown,
     MaxTpot,
     MaxTtft,
     MaxUsdPerMtok,
     MinAccuracy,
+    MinGoodput,
     MinPassAtK,
     MinStars,
     MinTokensPerSec,
@@ -32,20 +34,19 @@ from pytest_qwen.markers import (
     Sla,
     Workload,
 )
-from pytest_qwen.parsing import accuracy_bound, bound_of, other_side, parse, rated_bounds
+from pytest_qwen.parsing import (
+    SLO_METRICS,
+    accuracy_bound,
+    bound_of,
+    other_side,
+    parse,
+    rated_bounds,
+)
+from pytest_qwen.presets import PRESETS
+from pytest_qwen.workloads import check_workload
 
 _GOOD_STARS = 4  # from which a sample counts as good, where `min_pass_at_k` does not say
 _Merged = TypeVar("_Merged", Model, Workload, RecordedAnswer)
-
-# Each preset with its source.
-PRESETS: dict[str, tuple[Limit, ...]] = {
-    # the published guide's "real-time applications": answers begin within 500 ms at 30 tokens a second
-    "interactive": (MaxTtft(limit=500.0), MinTokensPerSec(limit=30.0)),
-    # MLPerf Inference, Llama 2 70B, server scenario: p99 TTFT 2000 ms, p99 TPOT 200 ms
-    "mlperf-server": (MaxTtft(limit=2000.0, stat="p99"), MaxTpot(limit=200.0, stat="p99")),
-    # MLPerf Inference, Llama 2 70B, interactive scenario: p99 TTFT 450 ms, p99 TPOT 40 ms
-    "mlperf-interactive": (MaxTtft(limit=450.0, stat="p99"), MaxTpot(limit=40.0, stat="p99")),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +93,15 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
     gpu = next((m for _, m in parsed if isinstance(m, Gpu)), None)
     if gpu is not None:
         _check_gpu(gpu)
+    workload = check_workload(_merged(Workload, [m for _, m in parsed if isinstance(m, Workload)]))
     limits = _limits(parsed)
     counts = _counts(parsed)
     samples = next((m for _, m in parsed if isinstance(m, MinPassAtK)), None)
     return RunRequest(
         gpu=gpu,
         model=_merged(Model, [m for _, m in parsed if isinstance(m, Model)]),
-        workload=_check_workload(_merged(Workload, [m for _, m in parsed if isinstance(m, Workload)])),
-        bounds=tuple(bound_of(limit) for limit in limits),
+        workload=workload,
+        bounds=_bounds(limits, workload),
         versus={
             str(bound_of(m).vs): other_side(m.vs)
             for m in limits
@@ -114,6 +116,51 @@ def read_marks(marks: Iterable[tuple[object, pytest.Mark]], *, uses_fixtures: bo
         answer=_merged(RecordedAnswer, [m for _, m in parsed if isinstance(m, RecordedAnswer)]),
         counted=tuple(accuracy_bound(m) for m in counts),
     )
+
+
+def _bounds(limits: tuple[Limit, ...], workload: Workload) -> tuple[Bound, ...]:
+    """The bounds of a test. Under a load no request may fail unless the test says how many may.
+
+    Raises Misuse for a `min_goodput` that no limit says what is good for.
+    """
+    bounds = tuple(bound_of(limit) for limit in limits)
+    own = tuple(
+        Slo(metric=bound.metric, limit=bound.limit, fraction=bound.fraction)
+        for bound in bounds
+        if bound.metric in SLO_METRICS.values()
+    )
+    good = [bound for bound in bounds if bound.marker == "min_goodput" and not bound.slos]
+    if good and not own:
+        raise Misuse(
+            explain(
+                "marker 'min_goodput': nothing says which requests are good",
+                asked=str(good[0]),
+                found="the test bounds neither TTFT, TPOT, inter-token nor end-to-end latency",
+                next_step=f"use it like {MinGoodput.example}, or add @max_ttft(500)",
+            )
+        )
+    bounds = tuple(replace(bound, slos=own) if bound in good else bound for bound in bounds)
+    _check_arrivals(bounds, workload)
+    loaded = workload.concurrency is not None or workload.request_rate is not None
+    if loaded and not any(bound.marker == "max_error_rate" for bound in bounds):
+        bounds += (bound_of(MaxErrorRate(limit=0.0)),)
+    return bounds
+
+
+def _check_arrivals(bounds: tuple[Bound, ...], workload: Workload) -> None:
+    """No more requests can be good than arrive. Raises Misuse for a goodput above the rate of arrivals."""
+    rate = workload.request_rate
+    if rate is None:
+        return
+    for bound in bounds:
+        if bound.marker == "min_goodput" and bound.limit > rate:
+            raise Misuse(
+                explain(
+                    "marker 'min_goodput': more requests have to be good than arrive",
+                    asked=f"{bound} with request_rate={rate:g}",
+                    next_step="a higher request_rate, or a lower limit",
+                )
+            )
 
 
 def _merged(kind: type[_Merged], marks: list[_Merged]) -> _Merged:
@@ -159,19 +206,6 @@ def _check_gpu(gpu: Gpu) -> None:
         gpus.check_name(name)
 
 
-def _check_workload(workload: Workload) -> Workload:
-    if workload.prompt is not None and workload.prompt_tokens is not None:
-        raise Misuse(
-            explain(
-                "marker 'workload': prompt and prompt_tokens exclude each other",
-                asked=f"prompt={workload.prompt[:40]!r}, prompt_tokens={workload.prompt_tokens}",
-                slip="one of them comes from a mark on the class or module",
-                choices=["prompt= for a fixed text", "prompt_tokens= for random tokens of that length"],
-            )
-        )
-    return workload
-
-
 def _limits(parsed: list[tuple[object, Marker]]) -> tuple[Limit, ...]:
     """The bounds that hold: the closest of each kind and statistic; two different ones in one place clash."""
     chosen: dict[tuple[str, ...], tuple[object, Limit]] = {}
@@ -208,7 +242,7 @@ def _preset_limits(parsed: list[tuple[object, Marker]]) -> list[tuple[object, Ma
                 )
             )
         explicit = {limit.name for _, limit in parsed if isinstance(limit, Limit)}
-        found += [(marker, limit) for limit in PRESETS[marker.preset] if limit.name not in explicit]
+        found += [(marker, limit) for limit in PRESETS[marker.preset].limits if limit.name not in explicit]
     return found
 
 

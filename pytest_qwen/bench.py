@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,11 +12,12 @@ from typing import Any
 from pytest_qwen import data, detect, physics
 from pytest_qwen.ask import RunRequest
 from pytest_qwen.configurations import check_context, check_split, shape_from_config
-from pytest_qwen.engines import TRAINING
+from pytest_qwen.engines import ENDPOINT, TRAINING
 from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace
 from pytest_qwen.engines.child import ChildEngine
 from pytest_qwen.engines.precisions import card_lacks, check_kv_cache, method_of, padded_inputs
 from pytest_qwen.engines.profiles import PROFILES
+from pytest_qwen.engines.servers import SERVERS
 from pytest_qwen.errors import DoesNotFit, QwenError, Unavailable
 from pytest_qwen.evidence import Round
 from pytest_qwen.gpus import Device, GpuSpec
@@ -40,6 +42,15 @@ _ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TOKENIZERS
 # A training step keeps the matrix units busy throughout: a clock that the power limit holds down is what the
 # card gives for such work, not a disturbance. Heat and power brakes still spoil a round.
 _TRAINING_LIMITS = WindowLimits(power_cap_clock_ratio=0.0)
+
+
+# Of an open loop nobody knows how many requests will be on their way at once: more than any server keeps.
+_ANY_NUMBER = 1_000_000
+
+
+# A client shares no CPU with the server that it asks, and tells itself when it could not keep up.
+_CLIENT_LIMITS = WindowLimits(busy_ratio=math.inf)
+_SPECIAL_LIMITS = {TRAINING: _TRAINING_LIMITS, **dict.fromkeys((ENDPOINT, *SERVERS), _CLIENT_LIMITS)}
 
 
 class Bench:
@@ -68,9 +79,11 @@ class Bench:
     @cached_property
     def target(self) -> Target:
         """What this run is on. Raises Misuse for a GPU that is not there, and for a wrong price file."""
-        wants_cpu = self.settings.gpu.lower() == "cpu"
-        devices = () if wants_cpu else self._devices()
-        found = resolve(self.settings.gpu, devices, planning=self.settings.plan)
+        asked = self.settings.gpu.lower()
+        remote = self.settings.endpoint is not None
+        # the user says what stands behind an endpoint: a card of this machine need not be it
+        devices = () if asked == "cpu" or (remote and asked == "auto") else self._devices()
+        found = resolve(self.settings.gpu, devices, planning=self.settings.plan or remote)
         return priced(found, data.read_prices(self.settings.prices)) if self.settings.prices else found
 
     @property
@@ -132,6 +145,8 @@ class Bench:
             attention=spec.attention,
             reserved_tokens=_reserved_tokens(spec),
             padded_inputs=padded_inputs(spec),
+            widens_kv=_widens_kv(spec),
+            users=None if asked.load is None else asked.load.concurrency or _ANY_NUMBER,
             chunk_tokens=None if spec.engine == "transformers" else SERVING_CHUNK_TOKENS,
         )
 
@@ -161,6 +176,13 @@ class Bench:
         setup = None if shape is None or spec.engine == "fake" else self.setup_of(shape, spec, asked)
         return None if setup is None else fit(setup)
 
+    def _overload(self, spec: LoadSpec, shape: ModelShape | None, asked: Request) -> str | None:
+        """Why the card could not keep up with an open loop's arrivals, None where nothing says so."""
+        if shape is None or spec.engine == "fake" or asked.load is None or asked.load.request_rate is None:
+            return None
+        setup = self.setup_of(shape, spec, asked)
+        return None if setup is None else physics.overload(setup, asked.load.request_rate)
+
     def plan_facts(self, request: RunRequest, spec: LoadSpec) -> dict[str, Any]:
         """Fit lines and ceiling for the record; empty where the arithmetic is not known."""
         setup = self.setup_for(request, spec)
@@ -187,7 +209,8 @@ class Bench:
         """
         spec = self.spec_for(request, overrides)
         plan = self.fit_of(request, spec)
-        if check_fit and plan is not None and plan.hopeless:
+        # what an endpoint has loaded does fit, in whatever way
+        if check_fit and plan is not None and plan.hopeless and spec.engine != ENDPOINT:
             raise DoesNotFit(_does_not_fit(spec, self.target, plan))
         index, pool = self._pool()
         try:
@@ -204,6 +227,7 @@ class Bench:
                 alpha=self.settings.alpha,
                 limits=Limits(budget_s=self.settings.budget_s),
                 ceilings_of=partial(self._ceilings, request, spec, _shape_of(spec, lease.loaded)),
+                overload_of=partial(self._overload, spec, _shape_of(spec, lease.loaded)),
                 fit_of=partial(self._fit, spec, _shape_of(spec, lease.loaded)),
             ),
             observed=_facts(lease),
@@ -238,7 +262,7 @@ class Bench:
 
     def _observer(self, index: int, lease: Lease, request: RunRequest) -> Observer:
         reader: GpuReader | None = _memory_reader(self.target.devices[index]) if self.target.devices else None
-        limits = _TRAINING_LIMITS if lease.spec.engine == TRAINING else None
+        limits = _SPECIAL_LIMITS.get(lease.spec.engine)
         sentinel = Sentinel(gpu=reader, host=ProcReader(), engine_pid=lease.loaded.pid, limits=limits)
         return Observer(
             watch=sentinel.watch,
@@ -278,6 +302,9 @@ class Bench:
             prompt_tokens=seen.prompt_tokens, output_tokens=seen.output_tokens, batch_size=seen.batch_size
         )
         setup = self.setup_of(shape, spec, asked)
+        if setup is not None and seen.client is not None:
+            users = math.ceil(seen.client.in_flight) or _ANY_NUMBER
+            setup = replace(promised(setup, request.workload), users=users)
         if spec.engine == TRAINING:
             least = None if setup is None else physics.least_training_seconds(setup)
             return {} if least is None else {"step_time_s": least}
@@ -303,10 +330,17 @@ def _reserved_tokens(spec: LoadSpec) -> int | None:
     return spec.max_model_len if profile is not None and profile.cache == "static" else None
 
 
+def _widens_kv(spec: LoadSpec) -> bool:
+    """Whether attention gets a cache in fewer bits widened, and not as codes that its own kernel reads."""
+    profile = PROFILES.get(spec.optimize) if spec.engine == "transformers" else None
+    return profile is not None and profile.attention is None
+
+
 def _engine(settings: Settings, visible: str | None, spec: LoadSpec) -> Engine:
     return ChildEngine(
         spec.engine,
-        env=_ALLOCATOR,
+        # a server has settings of its own: vLLM's sleep mode did not start with segments that can grow
+        env={} if spec.engine in SERVERS else _ALLOCATOR,
         visible_device=visible,
         load_timeout_s=settings.load_timeout_s,
         run_timeout_s=settings.run_timeout_s,

@@ -13,15 +13,28 @@ Direction = Literal["at least", "at most"]
 class BoundKind:
     """What a bound's marker measures and how it is judged.
 
-    `judged` is "sequential" for a metric seen once a round (judged by the anytime-valid test) and
-    "observed" for one that is a plain fact of the session (peak memory, load time).
+    `judged` is "sequential" for a metric seen once a round (judged by the anytime-valid test), "observed" for
+    one that is a plain fact of the session (peak memory, load time, the longest gap) and "requests" for a
+    share of all requests together.
     """
 
     marker: str
     metric: str
     direction: Direction
     unit: str
-    judged: Literal["sequential", "observed"] = "sequential"
+    judged: Literal["sequential", "observed", "requests"] = "sequential"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slo:
+    """One limit of a request that counts as good: its metric at or under `limit` ms.
+
+    For "itl_ms" it is the request's own quantile `fraction` of its gaps that has to be.
+    """
+
+    metric: str
+    limit: float
+    fraction: float = 0.5
 
 
 BOUND_KINDS: dict[str, BoundKind] = {
@@ -41,6 +54,21 @@ BOUND_KINDS: dict[str, BoundKind] = {
         BoundKind(marker="max_itl", metric="itl_ms", direction="at most", unit="ms"),
         BoundKind(marker="max_step_time", metric="step_time_s", direction="at most", unit="s"),
         BoundKind(marker="max_e2e_latency", metric="e2e_latency_ms", direction="at most", unit="ms"),
+        BoundKind(
+            marker="max_longest_gap",
+            metric="longest_gap_ms",
+            direction="at most",
+            unit="ms",
+            judged="observed",
+        ),
+        BoundKind(
+            marker="max_error_rate",
+            metric="error_ratio",
+            direction="at most",
+            unit="ratio",
+            judged="requests",
+        ),
+        BoundKind(marker="min_goodput", metric="goodput_per_sec", direction="at least", unit="req/s"),
         BoundKind(marker="min_mbu", metric="mbu_ratio", direction="at least", unit="ratio"),
         BoundKind(marker="min_mfu", metric="mfu_ratio", direction="at least", unit="ratio"),
         BoundKind(marker="max_vram", metric="vram_gb", direction="at most", unit="GB", judged="observed"),
@@ -79,7 +107,8 @@ class Bound:
     `metric` names what is compared (it differs from the kind's own metric for `scope="system"`).
     `vs` names the other side of a `max_slowdown`, None for every other bound. `judged` is the kind's, and
     "rated" for a bound on the stars of answers, whose metric is a profile and a dimension ("run overall"), or
-    "counted" for one on right answers, whose metric is a task ("" for every task of the test).
+    "counted" for one on right answers, whose metric is a task ("" for every task of the test). `slos` are the
+    limits that a request has to meet to count for a `min_goodput`.
     """
 
     marker: str
@@ -88,8 +117,9 @@ class Bound:
     limit: float
     unit: str
     stat: str = "median"
-    judged: Literal["sequential", "observed", "rated", "counted"] = "sequential"
+    judged: Literal["sequential", "observed", "requests", "rated", "counted"] = "sequential"
     vs: str | None = None
+    slos: tuple[Slo, ...] = ()
 
     @property
     def fraction(self) -> float:
@@ -103,5 +133,6 @@ class Bound:
     def __str__(self) -> str:
         sign = "≥" if self.direction == "at least" else "≤"
         named = f"{self.metric} ".lstrip()
-        stat = {"observed": "", "rated": named, "counted": named}.get(self.judged, f"{self.stat} ")
+        unstated = {"observed": "", "requests": "", "rated": named, "counted": named}
+        stat = unstated.get(self.judged, f"{self.stat} ")
         return f"{self.marker}: {stat}{sign} {self.limit:g} {self.unit}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_qwen.bounds import Bound
+from pytest_qwen.deciding import values_for
 from pytest_qwen.evidence import Measurement
-from pytest_qwen.judge import values_for
 from pytest_qwen.metrics import fraction_of_rounds
 from pytest_qwen.statistics import calibrate
 
@@ -20,14 +20,14 @@ def calibration_text(bounds: Sequence[Bound], measured: Sequence[Measurement], *
     for bound in bounds:
         processes = [values_for(bound, one.rounds) for one in measured]
         processes = [values for values in processes if values]
-        if bound.judged == "observed" or len(processes) < 2:
+        if bound.judged != "sequential" or len(processes) < 2:
             paragraphs.append(f"{bound}: calibration needs rounds from at least two processes")
             continue
         found = calibrate(
             processes,
             direction=bound.direction,
             limit=bound.limit,
-            fraction=fraction_of_rounds(bound),
+            fraction=fraction_of_rounds(bound, measured[0].rounds),
             alpha=alpha,
         )
         paragraphs.append(

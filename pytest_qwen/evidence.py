@@ -33,7 +33,7 @@ class Window:
     violations: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Round:
     """One timed run of the workload: what was asked, when tokens came, what was computed from it.
 
@@ -66,12 +66,24 @@ class Round:
         """Whether the round may be judged."""
         return self.kind == "round" and not self.violations
 
+    @property
+    def seconds(self) -> float:
+        """How long it took: a slice of load by its client, else from the request to the last token."""
+        if self.client is not None:
+            return self.client.seconds
+        whole_ms = self.metrics.get("e2e_latency_ms")
+        if whole_ms is not None:
+            return whole_ms / 1000
+        return self.window.seconds if self.window else 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Every round of one workload on one loaded model, and why measuring stopped.
 
-    `observed` holds session facts that no round repeats (vram_gb, allocated_gb, load_time_s). `stopped` is
+    `observed` holds session facts that no round repeats (vram_gb, allocated_gb, load_time_s; of a load
+    full_seconds, full_requests, full_failed, full_output_tokens_per_sec, ramp_seconds and what the server told; of a
+    comparison agreement). `stopped` is
     "decided", "budget" or the text of the fault that ended it. `hints` are remarks such as "launch-bound
     decoding".
     """

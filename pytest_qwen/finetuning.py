@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_qwen import data
-from pytest_qwen import judge as judging
 from pytest_qwen.bounds import BOUND_KINDS, Bound
 from pytest_qwen.configurations import shape_from_config
+from pytest_qwen.deciding import interval_of
 from pytest_qwen.engines import TRAINING
 from pytest_qwen.engines.base import Loaded, LoadSpec, Request
 from pytest_qwen.errors import DoesNotFit, Misuse, Unavailable, closest, explain
@@ -180,7 +180,7 @@ class FineTune:
         values = found.values(_KIND.metric)
         if not values:
             raise Unavailable("no clean round of training: " + "; ".join(found.rounds[-1].violations))
-        low, high = judging.interval_of(_MEDIAN, values, alpha=self._alpha)
+        low, high = interval_of(_MEDIAN, values, alpha=self._alpha)
         return FineTuned(
             step=step,
             step_time_s=percentile(values, 0.5),

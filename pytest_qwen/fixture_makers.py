@@ -15,10 +15,10 @@ from pytest_qwen.workshop import Workshop, request_of
 if TYPE_CHECKING:
     from pytest_qwen.accuracy import Accuracy
     from pytest_qwen.beside import Beside, Laws, Published
+    from pytest_qwen.comparing import Comparison
     from pytest_qwen.finetuning import FineTune
     from pytest_qwen.grading import Ratings
     from pytest_qwen.planning import Plan
-    from pytest_qwen.run import Comparison
     from pytest_qwen.sandbox.base import Sandbox
     from pytest_qwen.stars import Rate
 

@@ -2,73 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pytest_qwen.bounds import Bound
+from pytest_qwen.deciding import decide, interval_of, requests_missing, values_for, values_of
+from pytest_qwen.error_rates import judge_errors
 from pytest_qwen.evidence import Measurement, Round
-from pytest_qwen.guards import UNSEEN_DRIFT
-from pytest_qwen.metrics import fraction_of_rounds, value_of
+from pytest_qwen.metrics import fraction_of_rounds, samples_needed, value_of, within_rounds
 from pytest_qwen.outcomes import NoVerdict, Outcome
-from pytest_qwen.statistics import (
-    Decision,
-    interval,
-    minimum_samples,
-    percentile,
-    sequential_test,
-)
+from pytest_qwen.statistics import Decision, minimum_samples, percentile
+from pytest_qwen.streaming import lacks_usage
 from pytest_qwen.verdicts import Verdict
 
 _OUTCOME = {"meets": Outcome.PASS, "misses": Outcome.FAIL, "unsure": Outcome.NO_VERDICT}
 _DIGITS = 4
-_PAIRED_DRIFT = 0.01
 # Data sheets round their peaks, and clocks run a little above them.
 _CEILING_TOLERANCE = 1.05
-
-
-def values_for(bound: Bound, rounds: Sequence[Round]) -> tuple[float, ...]:
-    """The bound's value in every round that counts and has one, in order."""
-    found = (value_of(bound, seen) for seen in rounds if seen.clean)
-    return tuple(value for value in found if value is not None)
-
-
-def decide(bound: Bound, rounds: Sequence[Round], *, alpha: float) -> Decision:
-    """What the rounds so far say about a bound that is judged sequentially; may be asked after each round."""
-    return sequential_test(
-        values_for(bound, rounds),
-        bound.limit,
-        bound.direction,
-        fraction=fraction_of_rounds(bound),
-        alpha=alpha,
-        unseen_drift=unseen_drift_of(bound),
-    )
-
-
-def unseen_drift_of(bound: Bound) -> float:
-    """How far a bound's metric may still drift after the last round (a share of it).
-
-    Neighbouring rounds of an interleaved comparison drift together, so that their ratio hardly does; a
-    stored baseline drifts with nobody.
-    """
-    paired = bound.metric == "slowdown_ratio" and bound.vs != "baseline"
-    return _PAIRED_DRIFT if paired else UNSEEN_DRIFT
-
-
-def interval_of(bound: Bound, values: Sequence[float], *, alpha: float) -> tuple[float, float]:
-    """The interval of a bound's statistic, under the same assumptions as its verdict."""
-    return interval(
-        values,
-        fraction=fraction_of_rounds(bound),
-        direction=bound.direction,
-        alpha=alpha,
-        unseen_drift=unseen_drift_of(bound),
-    )
-
-
-def all_decided(bounds: Sequence[Bound], rounds: Sequence[Round], *, alpha: float) -> bool:
-    """Whether more rounds could not change any verdict."""
-    sequential = [bound for bound in bounds if bound.judged == "sequential"]
-    return all(decide(bound, rounds, alpha=alpha).side != "unsure" for bound in sequential)
 
 
 def judge(
@@ -81,6 +33,8 @@ def judge(
     ceiling = (ceilings or {}).get(bound.metric)
     if bound.judged == "observed":
         return _judge_observed(bound, measurement, ceiling)
+    if bound.judged == "requests":
+        return judge_errors(bound, measurement, alpha)
     return _judge_sequential(bound, measurement, alpha, ceiling)
 
 
@@ -89,6 +43,9 @@ def _judge_observed(bound: Bound, measurement: Measurement, ceiling: float | Non
     seen = list(values_for(bound, measurement.rounds))
     if bound.metric in measurement.observed:
         seen.append(measurement.observed[bound.metric])
+    shown = () if seen else values_of(bound, _timed(measurement))
+    if shown:  # of rounds that may not be judged
+        return _shown(bound, shown, _no_values_reason(bound, measurement), ceiling)
     if not seen:
         return _nothing(bound, ceiling, NoVerdict.NOT_MEASURABLE, f"nothing here measures {bound.metric}")
     worst = max(seen) if bound.direction == "at most" else min(seen)
@@ -109,18 +66,25 @@ def _judge_observed(bound: Bound, measurement: Measurement, ceiling: float | Non
 def _judge_sequential(bound: Bound, measurement: Measurement, alpha: float, ceiling: float | None) -> Verdict:
     values = values_for(bound, measurement.rounds)
     if not values:
-        reason = _no_values_reason(measurement)
-        return _nothing(bound, ceiling, reason, f"no clean round gave {bound.metric} ({reason})")
+        reason = _no_values_reason(bound, measurement)
+        shown = values_of(bound, _timed(measurement))
+        if shown:
+            return _shown(bound, shown, reason, ceiling)
+        beside = _gap_beside(bound, measurement)
+        return _nothing(bound, ceiling, reason, f"no clean round gave {bound.metric} ({reason}){beside}")
     decision = decide(bound, measurement.rounds, alpha=alpha)
-    fraction = fraction_of_rounds(bound)
-    low, high = interval_of(bound, values, alpha=alpha)
+    fraction = fraction_of_rounds(bound, measurement.rounds)
+    low, high = interval_of(bound, values, alpha=alpha, rounds=measurement.rounds)
     # the quantile that must meet the limit: the upper one for "at most", the lower one for "at least"
     estimate = percentile(values, fraction if bound.direction == "at most" else 1 - fraction)
     outcome, reason = _OUTCOME[decision.side], ""
     if ceiling is not None and _beyond(bound, estimate, ceiling):
         outcome, reason = Outcome.NO_VERDICT, NoVerdict.BEYOND_PHYSICS
+    elif 2 * len(values) < len(measurement.clean_rounds):  # the few that have it may be the odd ones
+        outcome, reason = Outcome.NO_VERDICT, _no_values_reason(bound, measurement)
     elif outcome is Outcome.NO_VERDICT:
-        reason = _unsure_reason(measurement, decision, fraction, alpha)
+        missing = requests_missing(bound, measurement.rounds, alpha)
+        reason = _unsure_reason(measurement, decision, fraction, alpha, missing)
     return Verdict(
         bound=bound,
         outcome=outcome,
@@ -132,6 +96,26 @@ def _judge_sequential(bound: Bound, measurement: Measurement, alpha: float, ceil
         ceiling=ceiling,
         explanation=_sentence(bound, outcome, estimate, (low, high), decision.n, alpha, reason),
     )
+
+
+def _shown(bound: Bound, values: Sequence[float], reason: str, ceiling: float | None) -> Verdict:
+    """No verdict on rounds that may not be judged; what they showed is told with the reason."""
+    fraction = bound.fraction if bound.direction == "at most" else 1 - bound.fraction
+    estimate = percentile(values, fraction)
+    measured = f"measured {estimate:.{_DIGITS}g} {bound.unit} in {len(values)} rounds"
+    return replace(
+        _nothing(bound, ceiling, reason, ""),
+        estimate=estimate,
+        low=-math.inf,
+        high=math.inf,
+        explanation=f"{Outcome.NO_VERDICT} {bound}: {measured}; {reason}",
+    )
+
+
+def _gap_beside(bound: Bound, measurement: Measurement) -> str:
+    """What is known where chunks are not tokens: the gaps between chunks."""
+    gaps = measurement.values("chunk_gap_ms") if bound.metric == "itl_ms" else ()
+    return f"; the median gap between chunks is {percentile(gaps, 0.5):.{_DIGITS}g} ms" if gaps else ""
 
 
 def _beyond(bound: Bound, estimate: float, ceiling: float) -> bool:
@@ -172,25 +156,45 @@ def _nothing(bound: Bound, ceiling: float | None, reason: str, explanation: str)
     )
 
 
-def _no_values_reason(measurement: Measurement) -> str:
+def _no_values_reason(bound: Bound, measurement: Measurement) -> str:
     violated = _worst_violation(measurement)
     if violated:
         return violated
     if measurement.stopped not in ("decided", "budget"):
         return f"{NoVerdict.ERRORS}: {measurement.stopped}"
-    return NoVerdict.NOT_MEASURABLE if measurement.clean_rounds else NoVerdict.BUDGET
+    clean = measurement.clean_rounds
+    return _lacking_reason(bound, clean) if clean else NoVerdict.BUDGET
+
+
+def _lacking_reason(bound: Bound, clean: Sequence[Round]) -> str:
+    """Why rounds that count do not show the bound's metric."""
+    lacking = [seen for seen in clean if value_of(bound, seen) is None]
+    if any(lacks_usage(seen.streams) for seen in lacking):
+        return NoVerdict.NO_USAGE
+    if bound.stat != "median" and bound.metric != "itl_ms" and within_rounds(bound, lacking):
+        return f"{NoVerdict.TOO_FEW}: rounds of fewer than {samples_needed(bound.fraction)} complete requests"
+    of_tokens = bound.metric == "itl_ms" or any(slo.metric == "itl_ms" for slo in bound.slos)
+    if of_tokens and any(stream.chunk_ms for seen in lacking for stream in seen.streams):
+        return NoVerdict.NOT_TOKENS
+    return NoVerdict.NOT_MEASURABLE
+
+
+def _timed(measurement: Measurement) -> list[Round]:
+    return [seen for seen in measurement.rounds if seen.kind == "round"]
 
 
 def _worst_violation(measurement: Measurement) -> str | None:
     """The commonest violation, when violated rounds outnumber the clean ones."""
-    timed = [seen for seen in measurement.rounds if seen.kind == "round"]
+    timed = _timed(measurement)
     counts = Counter(violation for seen in timed for violation in seen.violations)
     if not counts or sum(seen.clean for seen in timed) * 2 > len(timed):
         return None
     return counts.most_common(1)[0][0]
 
 
-def _unsure_reason(measurement: Measurement, decision: Decision, fraction: float, alpha: float) -> str:
+def _unsure_reason(
+    measurement: Measurement, decision: Decision, fraction: float, alpha: float, requests_missing: int
+) -> str:
     violated = _worst_violation(measurement)
     if violated:
         return violated
@@ -199,4 +203,6 @@ def _unsure_reason(measurement: Measurement, decision: Decision, fraction: float
     needed = minimum_samples(fraction, alpha)
     if decision.n < needed:
         return f"{NoVerdict.TOO_FEW}: {decision.n} of at least {needed}"
+    if requests_missing:
+        return f"{NoVerdict.TOO_FEW}: {requests_missing} requests are missing"
     return NoVerdict.UNSTABLE if decision.note == "drifting" else NoVerdict.BUDGET

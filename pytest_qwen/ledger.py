@@ -23,6 +23,7 @@ from pytest_qwen.quality_records import scorecard_from_json
 from pytest_qwen.records import Generation, RunHeader, RunRecord, from_json, load_records, plain
 from pytest_qwen.replay import ReplayRun
 from pytest_qwen.reports.laws_ import laws_text
+from pytest_qwen.reports.loads_ import load_rows, loads_text, searched, searches_of, searches_text
 from pytest_qwen.reports.published_ import published_text
 from pytest_qwen.reports.stars import stars_table
 from pytest_qwen.reports.terminal import short_name, summary
@@ -168,6 +169,12 @@ class Ledger:
         told = [record for record in self.records if record.verdicts or record.outcome != "skipped"]
         if any(record.bounds for record in told):
             yield "qwen: bounds and verdicts", summary(told, width=width, unicode=self._unicode)
+        loads = load_rows(told)
+        if loads:
+            yield "qwen: loads", loads_text(loads, width=width, unicode=self._unicode)
+        searches = searches_of(told)
+        if searches:
+            yield "qwen: highest loads", searches_text(searches, unicode=self._unicode)
         cards = [scorecard_from_json(one["scorecard"]) for record in told for one in record.rated]
         if cards:
             yield "qwen: stars", stars_table(cards, width=width, unicode=self._unicode)
@@ -181,8 +188,9 @@ class Ledger:
         remarks = [
             f"{short_name(record.nodeid)}: {hint}"
             for record in told
-            for measurement in record.measurements
+            for place, measurement in enumerate(record.measurements)
             for hint in measurement.hints
+            if place not in searched(record)  # those are in the search's own table
         ]
         if remarks:
             yield "qwen: remarks", "\n".join(dict.fromkeys(remarks))
@@ -299,6 +307,7 @@ def describe(
             laws=tuple(beside.laws) if run is runs[0] else (),
             graded=tuple(graded) if run is runs[0] else (),
             measurements=tuple(run.measurements),
+            searches=tuple(run.searches),
             generations=tuple(_generation(answer) for answer in run.answers),
             plan=bench.plan_facts(request, run.spec),
         )

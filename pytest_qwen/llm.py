@@ -9,7 +9,9 @@ from typing import Any
 from pytest_qwen.engines.base import Loaded, LoadSpec, Message, Request
 from pytest_qwen.errors import Misuse, explain
 from pytest_qwen.evidence import Measurement
-from pytest_qwen.loading import workload_request
+from pytest_qwen.levels import Highest
+from pytest_qwen.load_search import Range
+from pytest_qwen.loading import LOAD_ARGUMENTS, load_of, workload_request
 from pytest_qwen.memory import Fit
 from pytest_qwen.run import Answer, Run
 
@@ -48,8 +50,34 @@ class Llm:
         return self._run.stream(self._request(prompt=prompt, **options))
 
     def measure(self, **options: Any) -> Measurement:
-        """Repeat the test's workload (or these request options) until its bounds are sure."""
+        """Repeat the test's workload (or these request options) until its bounds are sure.
+
+        The arguments of a load may be given too: concurrency, request_rate, arrival, requests_per_round ...
+        """
         return self._run.measure(self._request(fixed=True, **options) if options else None)
+
+    def highest(
+        self,
+        *,
+        concurrency: Range | None = None,
+        request_rate: Range | None = None,
+        budget_s: float | None = None,
+        **options: Any,
+    ) -> Highest:
+        """The highest load whose every bound is met: `concurrency=(1, 256)` or `request_rate=(0.5, 50)`.
+
+        Levels are doubled and then halved between; each is measured until sure, and one without a verdict
+        counts as not met. The test's bounds are then judged on the level that was found. `budget_s` is for
+        all levels together (`--qwen-budget` unless given).
+        """
+        if (concurrency is None) == (request_rate is None):
+            choices = ["concurrency=(1, 256)", "request_rate=(0.5, 50)"]
+            raise Misuse(explain("llm.highest wants one of concurrency and request_rate", choices=choices))
+        request = self._request(fixed=True, **options)
+        if concurrency is not None:
+            return self._run.highest(request, "concurrency", concurrency, budget_s=budget_s)
+        assert request_rate is not None  # noqa: S101 - checked above
+        return self._run.highest(request, "request_rate", request_rate, budget_s=budget_s)
 
     def memory_plan(self, **options: Any) -> Fit | None:
         """The memory that the test's workload (or these request options) needs on this card by the plan.
@@ -58,6 +86,18 @@ class Llm:
         size is not known.
         """
         return self._run.memory_plan(self._request(fixed=True, **options))
+
+    def sleep(self, level: int = 1) -> float:
+        """Have the server give the device's memory back and stay; seconds that it took.
+
+        Level 1 keeps the weights in the host's memory, level 2 drops them. Raises Unavailable for an engine
+        without a sleep mode, Misuse for a server that was not started with it.
+        """
+        return self._run.sleep(level)
+
+    def wake(self) -> float:
+        """Have a sleeping server take its memory again; seconds until it can answer."""
+        return self._run.wake()
 
     def count_tokens(self, text: str) -> int:
         """Tokens of the text under the model's tokenizer."""
@@ -73,12 +113,15 @@ class Llm:
         base = workload_request(self._run.request.workload)
         base = base if fixed else replace(base, ignore_eos=False)
         given = {name: value for name, value in options.items() if value is not None}
+        if given.keys() & LOAD_ARGUMENTS:
+            wanted = {name: given.pop(name) for name in LOAD_ARGUMENTS & given.keys()}
+            given["load"] = load_of(self._run.request.workload, wanted)
         if {"prompt", "messages", "prompt_tokens"} & given.keys():
             base = replace(base, prompt=None, prompt_tokens=None)
         try:
             return replace(base, **given)
         except TypeError as error:
-            names = sorted(Request.__dataclass_fields__)
+            names = sorted({*Request.__dataclass_fields__, *LOAD_ARGUMENTS})
             raise Misuse(
                 explain(
                     "llm: unknown request option", asked=str(sorted(given)), found=str(error), choices=names

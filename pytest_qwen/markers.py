@@ -12,6 +12,8 @@ ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 DTYPES = ("bfloat16", "float16", "float32")
 OPTIMIZE = ("auto", "eager", "static", "compile", "max")
 WEIGHTS = ("real", "dummy")
+ARRIVALS = ("poisson", "constant")
+SPREADS = ("uniform", "lognormal")
 
 
 def _arg(kind: str, default: Any = None, *, choices: tuple[str, ...] | None = None) -> Any:
@@ -68,7 +70,10 @@ class Model(Marker):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload(Marker):
-    """What one round asks of the model; used by `llm.measure()` and as defaults of `llm.generate()`."""
+    """What one round asks of the model; used by `llm.measure()` and as defaults of `llm.generate()`.
+
+    With `concurrency` or `request_rate` it is a load on a server, and the other arguments say of what kind.
+    """
 
     name: ClassVar[str] = "workload"
     example: ClassVar[str] = "@workload(prompt_tokens=64, output_tokens=128)"
@@ -78,6 +83,16 @@ class Workload(Marker):
     prompt: str | None = _arg("text")
     temperature: float | None = _arg("non-negative")
     top_p: float | None = _arg("share")
+    concurrency: int | None = _arg("positive int")
+    request_rate: float | None = _arg("positive")
+    arrival: str | None = _arg("choice", choices=ARRIVALS)
+    requests_per_round: int | None = _arg("positive int")
+    prompt_spread: float | None = _arg("ratio")
+    output_spread: float | None = _arg("ratio")
+    spread: str | None = _arg("choice", choices=SPREADS)
+    shared_prefix_tokens: int | None = _arg("positive int")
+    turns: int | None = _arg("positive int")
+    silence_s: float | None = _arg("positive")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +167,35 @@ class MaxE2eLatency(Statistical):
 
     name: ClassVar[str] = "max_e2e_latency"
     example: ClassVar[str] = "@max_e2e_latency(4000)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxLongestGap(Limit):
+    """Longest time in milliseconds that any stream stood still after its first token."""
+
+    name: ClassVar[str] = "max_longest_gap"
+    example: ClassVar[str] = "@max_longest_gap(1000)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxErrorRate(Limit):
+    """Share of a load's requests that failed, 0-1; every test with a load has it at 0 unless it says more."""
+
+    name: ClassVar[str] = "max_error_rate"
+    example: ClassVar[str] = "@max_error_rate(0.01)"
+    limit: float = _arg("ratio", MISSING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinGoodput(Statistical):
+    """Requests a second that are complete and within their limits (ms): those given, else the test's own."""
+
+    name: ClassVar[str] = "min_goodput"
+    example: ClassVar[str] = "@min_goodput(2.5, ttft=500, tpot=40)"
+    ttft: float | None = _arg("positive", None)
+    tpot: float | None = _arg("positive", None)
+    itl: float | None = _arg("positive", None)
+    e2e: float | None = _arg("positive", None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +333,7 @@ MARKERS: dict[str, type[Marker]] = {
     for kind in (
         Gpu, Model, Workload, Sla,
         MinTokensPerSec, MinPrefillTokensPerSec, MaxTtft, MaxTpot, MaxItl, MaxE2eLatency, MaxStepTime,
+        MaxLongestGap, MaxErrorRate, MinGoodput,
         MinMbu, MinMfu, MaxVram, MaxLoadTime, MaxJoulesPerToken, MaxUsdPerMtok, MaxSlowdown,
         MinStars, MinPassAtK, MinAccuracy, MaxAccuracyDrop, RecordedAnswer,
     )
@@ -327,6 +372,9 @@ max_tpot = pytest.mark.max_tpot
 max_itl = pytest.mark.max_itl
 max_e2e_latency = pytest.mark.max_e2e_latency
 max_step_time = pytest.mark.max_step_time
+max_longest_gap = pytest.mark.max_longest_gap
+max_error_rate = pytest.mark.max_error_rate
+min_goodput = pytest.mark.min_goodput
 min_mbu = pytest.mark.min_mbu
 min_mfu = pytest.mark.min_mfu
 max_vram = pytest.mark.max_vram

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from pytest_qwen.engines.base import Request, Trace
-from pytest_qwen.errors import EngineFault
+from pytest_qwen.errors import EngineFault, QwenError
 from pytest_qwen.evidence import Measurement, Round, Window
-from pytest_qwen.metrics import RoundContext, of_round
+from pytest_qwen.metrics import RoundContext, of_round, of_served
 from pytest_qwen.outcomes import NoVerdict
+from pytest_qwen.pairs import with_agreement, with_ratio
+from pytest_qwen.slices import facts_of_load, steady_beside_full, violations_of
 from pytest_qwen.statistics import stable
+from pytest_qwen.streams import LoadSummary
 
 Kind = Literal["first_call", "warmup", "round"]
 Run = Callable[[Request], Trace]
+Rest = Callable[[], LoadSummary | None]
 
 
 class Watched(Protocol):
@@ -78,17 +82,27 @@ def to_round(
 ) -> Round:
     """The evidence of one run: times, metrics, and every reason not to count it."""
     token_ms = tuple(ns / 1e6 for ns in trace.token_ns)
-    violations = list(window.violations) if window else []
-    if request.ignore_eos and trace.output_tokens < request.output_tokens:
-        violations.append(NoVerdict.SHORT_OUTPUT)
-    metrics = of_round(
-        token_ms,
-        prompt_tokens=trace.prompt_tokens,
-        batch_size=trace.batch_size,
-        context=context,
-        energy_j=window.energy_j if window else None,
-        peak_memory_bytes=trace.peak_memory_bytes,
-    )
+    energy_j = window.energy_j if window else None
+    if trace.streams or trace.client:
+        found = violations_of(request, trace)
+        metrics = of_served(
+            trace.streams,
+            client=trace.client,
+            context=context,
+            energy_j=energy_j,
+            peak_memory_bytes=trace.peak_memory_bytes,
+        )
+    else:
+        short = request.ignore_eos and trace.output_tokens < request.output_tokens
+        found = (NoVerdict.SHORT_OUTPUT,) if short else ()
+        metrics = of_round(
+            token_ms,
+            prompt_tokens=trace.prompt_tokens,
+            batch_size=trace.batch_size,
+            context=context,
+            energy_j=energy_j,
+            peak_memory_bytes=trace.peak_memory_bytes,
+        )
     return Round(
         index=index,
         kind=kind,
@@ -103,7 +117,9 @@ def to_round(
         peak_memory_bytes=trace.peak_memory_bytes,
         peak_allocated_bytes=trace.peak_allocated_bytes,
         window=window,
-        violations=tuple(violations),
+        violations=(*(window.violations if window else ()), *found),
+        streams=trace.streams,
+        client=trace.client,
     )
 
 
@@ -117,31 +133,38 @@ class _Session:
     limits: Limits
     started_s: float
     rounds: list[Round]
+    rest: Rest
     simulated_s: float = 0.0
+    rested: list[LoadSummary] = field(default_factory=list)
 
     @property
     def elapsed_s(self) -> float:
         """Time spent; an engine in simulated time spends what it simulates."""
         return self.observer.clock_s() - self.started_s + self.simulated_s
 
-    def one(self, kind: Kind) -> Round:
-        """Run once more; a workload of random prompts gets a fresh one each time."""
+    def one(self, kind: Kind, draw: int | None = None) -> Round:
+        """Run once more; a workload of random prompts gets a fresh one each time, the one numbered `draw`."""
         index = len(self.rounds)
         request = self.request
         if request.prompt_tokens is not None:
-            request = replace(request, seed=request.seed + index)
+            request = replace(request, seed=request.seed + (index if draw is None else draw))
         self.observer.on_progress(
             Progress(phase=kind, rounds=self.rounds, elapsed_s=self.elapsed_s, budget_s=self.limits.budget_s)
         )
         seen, _ = observe(self.run, request, self.observer, index=index, kind=kind)
         self.rounds.append(seen)
         if seen.clock == "simulated":
-            self.simulated_s += seen.token_ms[-1] / 1000
+            self.simulated_s += seen.seconds
         return seen
+
+    def pause(self) -> None:
+        """End the load, if there is one, and keep what it says of itself."""
+        if self.request.load is not None and (summary := self.rest()) is not None:
+            self.rested.append(summary)
 
     def out_of_budget(self) -> bool:
         """Whether another round as long as the last one would end after the budget."""
-        last_s = self.rounds[-1].metrics["e2e_latency_ms"] / 1000 if self.rounds else 0.0
+        last_s = self.rounds[-1].seconds if self.rounds else 0.0
         return self.elapsed_s + min(last_s, self.limits.budget_s / 2) > self.limits.budget_s
 
 
@@ -152,20 +175,37 @@ def measure(
     decided: Callable[[Sequence[Round]], bool],
     observer: Observer,
     limits: Limits,
+    rest: Rest = lambda: None,
 ) -> Measurement:
     """Warm up until rounds agree, then repeat until `decided` or the budget ends.
 
-    An engine fault ends the measurement and is re-raised with what was seen so far in its `partial`
-    attribute (a Measurement), so that no evidence is lost.
+    `rest` ends a load, whatever happens. An engine fault ends the measurement and is re-raised with what was
+    seen so far in its `partial` attribute (a Measurement), so that no evidence is lost.
     """
-    session = _Session(run, request, observer, limits, observer.clock_s(), [])
+    session = _Session(run, request, observer, limits, observer.clock_s(), [], rest)
+    settled = True
     try:
-        settled = _warm_up(session)
-        stopped = _rounds(session, decided)
+        with _resting(session):
+            settled = _warm_up(session)
+            stopped = _rounds(session, decided)
     except EngineFault as fault:
-        fault.partial = _close(session, stopped=fault.message.splitlines()[0], settled=True)
+        fault.partial = _close(session, stopped=fault.message.splitlines()[0], settled=settled)
         raise
     return _close(session, stopped=stopped, settled=settled)
+
+
+@contextmanager
+def _resting(*sessions: _Session) -> Iterator[None]:
+    """No load outlives the body; after a failure of it what the engine says to that is of no interest."""
+    try:
+        yield
+    except QwenError:
+        for session in sessions:
+            with suppress(QwenError):
+                session.pause()
+        raise
+    for session in sessions:
+        session.pause()
 
 
 def _warm_up(session: _Session) -> bool:
@@ -173,10 +213,15 @@ def _warm_up(session: _Session) -> bool:
     limits = session.limits
     seen: list[float] = []
     while len(seen) < limits.warmup_most and not (seen and session.elapsed_s > limits.budget_s / 3):
-        seen.append(session.one("warmup").metrics["e2e_latency_ms"])
+        seen.append(_pace(session.one("warmup")))
         if stable(seen, rounds=limits.warmup_agree, tolerance=limits.warmup_tolerance):
             return True
     return limits.warmup_most < limits.warmup_agree  # so few that agreement was not asked for
+
+
+def _pace(seen: Round) -> float:
+    """What has to agree between rounds before they count; 0, which agrees with nothing, if none answered."""
+    return seen.metrics.get("e2e_latency_ms", 0.0)
 
 
 def _rounds(session: _Session, decided: Callable[[Sequence[Round]], bool]) -> str:
@@ -197,7 +242,14 @@ def _rounds(session: _Session, decided: Callable[[Sequence[Round]], bool]) -> st
 
 def _close(session: _Session, *, stopped: str, settled: bool) -> Measurement:
     hints = () if settled else ("warm-up did not settle: successive rounds still differed",)
-    return Measurement(rounds=tuple(session.rounds), stopped=stopped, seconds=session.elapsed_s, hints=hints)
+    observed = facts_of_load(session.rested)
+    return Measurement(
+        rounds=tuple(session.rounds),
+        observed=observed,
+        stopped=stopped,
+        seconds=session.elapsed_s,
+        hints=(*hints, *steady_beside_full(session.rounds, observed)),
+    )
 
 
 def interleave(
@@ -208,21 +260,29 @@ def interleave(
     decided: Callable[[Sequence[Round]], bool],
     observer: Observer,
     limits: Limits,
+    rests: tuple[Rest, Rest] = (lambda: None, lambda: None),
 ) -> tuple[Measurement, Measurement]:
     """Measure two sides in the order A B B A in one session; B's rounds carry `slowdown_ratio` (TPOT B / A).
 
-    Pairing neighbours cancels whatever drifts slowly: clocks, temperature, the host. An engine fault is
-    re-raised with B's rounds so far in its `partial` attribute.
+    Pairing neighbours cancels whatever drifts slowly: clocks, temperature, the host. Both sides of a pair get
+    the same prompts; `agreement` in what was observed of B is the share of answers that were the same, where
+    decoding is greedy. Of two loads only one goes on at a time. An engine fault is re-raised with B's rounds
+    so far in its `partial` attribute.
     """
-    a = _Session(run_a, request, observer, limits, observer.clock_s(), [])
-    b = _Session(run_b, request, observer, limits, observer.clock_s(), [])
+    a = _Session(run_a, request, observer, limits, observer.clock_s(), [], rests[0])
+    b = _Session(run_b, request, observer, limits, observer.clock_s(), [], rests[1])
     try:
-        settled = _warm_up(a) and _warm_up(b)
-        stopped = _pairs(a, b, decided)
+        with _resting(a, b):
+            settled = _warm_up(a)
+            a.pause()
+            settled = _warm_up(b) and settled
+            b.pause()
+            stopped = _pairs(a, b, decided)
     except EngineFault as fault:
         fault.partial = _close(b, stopped=fault.message.splitlines()[0], settled=True)
         raise
-    return _close(a, stopped=stopped, settled=settled), _close(b, stopped=stopped, settled=settled)
+    first, second = (_close(side, stopped=stopped, settled=settled) for side in (a, b))
+    return first, second if request.temperature else with_agreement(second, first)
 
 
 def _pairs(a: _Session, b: _Session, decided: Callable[[Sequence[Round]], bool]) -> str:
@@ -230,18 +290,12 @@ def _pairs(a: _Session, b: _Session, decided: Callable[[Sequence[Round]], bool])
     pairs = 0
     while pairs < b.limits.most_rounds and not (pairs and (a.out_of_budget() or b.out_of_budget())):
         first, second = (a, b) if pairs % 2 == 0 else (b, a)
-        first.one("round")
-        second.one("round")
+        draw = max(len(a.rounds), len(b.rounds))
+        for side in (first, second):
+            side.one("round", draw)
+            side.pause()
         pairs += 1
-        b.rounds[-1] = _with_ratio(b.rounds[-1], a.rounds[-1])
+        b.rounds[-1] = with_ratio(b.rounds[-1], a.rounds[-1])
         if pairs >= b.limits.least_rounds and decided(b.rounds):
             return "decided"
     return "budget"
-
-
-def _with_ratio(b: Round, a: Round) -> Round:
-    """B's round with its slowdown against A's; a violation on either side spoils the pair."""
-    metric = "tpot_ms" if "tpot_ms" in a.metrics else "e2e_latency_ms"
-    ratio = b.metrics[metric] / a.metrics[metric]
-    violations = tuple(dict.fromkeys((*b.violations, *a.violations)))
-    return replace(b, metrics={**b.metrics, "slowdown_ratio": ratio}, violations=violations)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,9 +12,26 @@ from pytest_qwen.bounds import Bound
 from pytest_qwen.evidence import Round
 from pytest_qwen.physics import mbu, mfu, usd_per_mtok
 from pytest_qwen.statistics import percentile
+from pytest_qwen.streaming import (
+    PER_REQUEST,
+    goodput_per_sec,
+    itl_gaps_ms,
+    middle_quantile,
+    of_streams,
+    request_values,
+    wall_seconds,
+)
+from pytest_qwen.streams import Client, Stream
 
-# Percentiles of the gaps within one round need enough gaps to mean anything: at least one gap beyond it.
+# Percentiles within one round (of gaps, of a slice's requests) need enough of them to mean anything: at
+# least one beyond it.
 _GAPS_NEEDED = {0.95: 20, 0.99: 100}
+# What is counted a second needs a slice of several requests: the median slice of one Poisson arrival each
+# shows 1.44 times the rate, of ten 1.03 times.
+_RATES = frozenset({"output_tokens_per_sec", "requests_per_sec", "goodput_per_sec", "usd_per_mtok"})
+_REQUESTS_FOR_A_RATE = 10
+# Failures come unevenly: slices with so many more requests hardly ever lack complete ones.
+_ROOM_FOR_FAILURES = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +101,37 @@ def of_round(
     return found
 
 
+def of_served(
+    streams: Sequence[Stream],
+    *,
+    client: Client | None,
+    context: RoundContext,
+    energy_j: float | None = None,
+    peak_memory_bytes: int | None = None,
+) -> dict[str, float]:
+    """Every metric that the streams of a server can give (see `streaming.of_streams`).
+
+    Without a load also what one batch shows of prefill and of the card, as in `of_round`: under a load
+    requests share steps, and whose they are is not seen from here.
+    """
+    price = context.price_per_hour_usd
+    found = of_streams(streams, client=client, price_per_hour_usd=price, energy_j=energy_j)
+    if peak_memory_bytes is not None:
+        found["vram_gb"] = peak_memory_bytes / 1e9
+    if client is not None:
+        return found
+    first_ms = max((stream.ttft_ms for stream in streams if stream.ttft_ms is not None), default=0.0)
+    prompts = [stream.prompt_tokens for stream in streams]
+    if first_ms > 0 and None not in prompts:
+        found["prefill_tokens_per_sec"] = 1000 * sum(tokens or 0 for tokens in prompts) / first_ms
+        if context.prefill_flops is not None and context.peak_flops_per_sec:
+            found["mfu_ratio"] = mfu(context.prefill_flops, first_ms / 1000, context.peak_flops_per_sec)
+    tpot = found.get("tpot_ms")
+    if tpot and context.bytes_per_step is not None and context.peak_bytes_per_sec:
+        found["mbu_ratio"] = mbu(context.bytes_per_step, tpot, context.peak_bytes_per_sec)
+    return found
+
+
 def _of_training(
     step_ms: float, tokens: int, energy_j: float | None, peak_memory_bytes: int | None
 ) -> dict[str, float]:
@@ -113,19 +163,85 @@ def _of_decode(token_ms: Sequence[float], context: RoundContext) -> dict[str, fl
     return found
 
 
+# What was computed of rounds that are still there: a measurement asks the same of each after every round.
+_KNOWN: dict[int, dict[Bound, float | None]] = {}
+
+
 def value_of(bound: Bound, seen: Round) -> float | None:
-    """What one round says about one bound, None when it says nothing.
+    """What one round says about one bound, None when it says nothing (see `_value`)."""
+    if not seen.streams:
+        return _value(bound, seen)
+    known = _KNOWN.get(id(seen))
+    if known is None:
+        known = _KNOWN[id(seen)] = {}
+        weakref.finalize(seen, _KNOWN.pop, id(seen), None).atexit = False
+    if bound not in known:
+        known[bound] = _value(bound, seen)
+    return known[bound]
+
+
+def _value(bound: Bound, seen: Round) -> float | None:
+    """The bound's figure in one round.
 
     For `max_itl` with a percentile the percentile is taken over the gaps within the round (the round is the
-    unit of evidence), provided that there are enough gaps for it.
+    unit of evidence), and in a slice of load that of a request's metric over its requests, provided that
+    there are enough of them for it.
     """
-    if bound.metric == "itl_ms" and bound.stat != "median":
-        gaps = gaps_ms(seen.token_ms)
-        needed = _GAPS_NEEDED.get(bound.fraction, round(1 / (1 - bound.fraction)))
-        return percentile(gaps, bound.fraction) if len(gaps) >= needed else None
+    if bound.metric == "goodput_per_sec":
+        seconds = wall_seconds(seen.streams, seen.client)
+        return goodput_per_sec(seen.streams, seconds, bound.slos) if seen.streams else None
+    if bound.stat == "median":
+        return seen.metrics.get(bound.metric)
+    if bound.metric == "itl_ms":
+        gaps = itl_gaps_ms(seen.streams) if seen.streams else gaps_ms(seen.token_ms)
+        return _quantile(gaps or (), bound)
+    if is_slice(seen) and bound.metric in PER_REQUEST:
+        return _quantile(request_values(bound.metric, seen.streams) or (), bound)
     return seen.metrics.get(bound.metric)
 
 
-def fraction_of_rounds(bound: Bound) -> float:
-    """The share of rounds that must meet the bound (see `value_of` for why `max_itl` differs)."""
-    return 0.5 if bound.metric == "itl_ms" else bound.fraction
+def _quantile(values: Sequence[float], bound: Bound) -> float | None:
+    """The quantile that has to meet the bound, None for too few values."""
+    if len(values) < samples_needed(bound.fraction):
+        return None
+    at = bound.fraction if bound.direction == "at most" else 1 - bound.fraction
+    return percentile(values, at) if bound.metric == "itl_ms" else middle_quantile(values, at)
+
+
+def is_slice(seen: Round) -> bool:
+    """Whether a round is a slice of load, with requests that percentiles can be taken over."""
+    return seen.client is not None
+
+
+def samples_needed(fraction: float) -> int:
+    """The fewest gaps or requests of one round that a percentile of them can be taken of."""
+    return _GAPS_NEEDED.get(fraction, round(1 / (1 - fraction)))
+
+
+def count_failed(seen: Round) -> int:
+    """Requests of a round that failed."""
+    return round(seen.metrics.get("error_ratio", 0.0) * len(seen.streams))
+
+
+def requests_needed(bound: Bound) -> int:
+    """The fewest requests that a slice of load must hold for the bound."""
+    if bound.metric in PER_REQUEST and bound.stat != "median":
+        return samples_needed(bound.fraction)
+    return _REQUESTS_FOR_A_RATE if bound.metric in _RATES else 1
+
+
+def slice_needed(bounds: Sequence[Bound]) -> int:
+    """The fewest requests of a slice for all bounds together: more where some of them may fail."""
+    needed = max(map(requests_needed, bounds), default=1)
+    failing = max((bound.limit for bound in bounds if bound.metric == "error_ratio"), default=0.0)
+    return math.ceil(_ROOM_FOR_FAILURES * needed / max(1 - failing, 0.1)) if failing else needed
+
+
+def within_rounds(bound: Bound, rounds: Sequence[Round]) -> bool:
+    """Whether the bound's percentile is taken within each round (see `_value`)."""
+    return bound.metric == "itl_ms" or (bound.metric in PER_REQUEST and any(map(is_slice, rounds)))
+
+
+def fraction_of_rounds(bound: Bound, rounds: Sequence[Round]) -> float:
+    """The share of rounds that must meet the bound: half of them where each has its own percentile."""
+    return 0.5 if within_rounds(bound, rounds) else bound.fraction

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_qwen.bounds import BOUND_KINDS, Bound, fraction_of
+from pytest_qwen.bounds import BOUND_KINDS, Bound, Slo, fraction_of
 from pytest_qwen.errors import Misuse, closest, explain
 from pytest_qwen.markers import (
     DTYPES,
@@ -19,6 +19,7 @@ from pytest_qwen.markers import (
     MaxAccuracyDrop,
     MaxSlowdown,
     MinAccuracy,
+    MinGoodput,
     MinPassAtK,
     MinStars,
     MinTokensPerSec,
@@ -55,6 +56,11 @@ def parse(mark: pytest.Mark) -> Marker:
             raise _misuse(kind, mark, f"argument {name!r} is missing")
     checked = {name: _checked(kind, mark, name, known[name].metadata, value) for name, value in given.items()}
     return kind(**checked)
+
+
+def parse_arguments(name: str, given: Mapping[str, Any]) -> Marker:
+    """The values of arguments that a call takes as the mark of that name does. Raises Misuse."""
+    return parse(getattr(pytest.mark, name)(**given).mark)
 
 
 def _written(mark: pytest.Mark) -> str:
@@ -104,7 +110,7 @@ def _slip_of(wanted: str, value: Any) -> str | None:
     """The likely slip behind a wrong value."""
     if isinstance(value, str) and wanted in _REAL | {"positive int", "int", "stars"}:
         return "a number in quotes"
-    if wanted in {"share", "part"} and isinstance(value, int | float) and 1 <= value <= 100:
+    if wanted in {"share", "part", "ratio"} and isinstance(value, int | float) and 1 <= value <= 100:
         return f"a percentage; write {value / 100:g}"
     return None
 
@@ -121,7 +127,7 @@ def _stat_problem(value: Any) -> str | None:
     return None
 
 
-_REAL = {"positive", "non-negative", "share", "part"}
+_REAL = {"positive", "non-negative", "share", "part", "ratio"}
 _VALUE_PROBLEMS: dict[str, Any] = {
     "text": lambda v: None if isinstance(v, str) and v else "is not a non-empty string",
     "names": lambda v: None if all(isinstance(n, str) for n in v) else "are not all GPU names in quotes",
@@ -140,6 +146,7 @@ _VALUE_PROBLEMS: dict[str, Any] = {
         None if _is_number(v) and 0 <= v < float("inf") else "is not a number from 0 up"
     ),
     "share": lambda v: None if _is_number(v) and 0 < v <= 1 else "is not a share above 0 and up to 1",
+    "ratio": lambda v: None if _is_number(v) and 0 <= v <= 1 else "is not a share from 0 to 1",
     "part": lambda v: None if _is_number(v) and 0 < v < 1 else "is not a share above 0 and under 1",
     "precision": lambda v: (
         None
@@ -215,8 +222,12 @@ def _versus(given: Mapping[str, Any] | str) -> str:
     return given if isinstance(given, str) else ",".join(f"{name}={value}" for name, value in given.items())
 
 
+# The arguments of `min_goodput`, and the metric that each limits.
+SLO_METRICS = {"ttft": "ttft_ms", "tpot": "tpot_ms", "itl": "itl_ms", "e2e": "e2e_latency_ms"}
+
+
 def bound_of(marker: Limit) -> Bound:
-    """The bound that a parsed bound marker sets."""
+    """The bound that a parsed bound marker sets; a `min_goodput` has the limits that it names itself."""
     kind = BOUND_KINDS[marker.name]
     system = isinstance(marker, MinTokensPerSec) and marker.scope == "system"
     versus = None
@@ -231,4 +242,11 @@ def bound_of(marker: Limit) -> Bound:
         stat=marker.stat if isinstance(marker, Statistical) else "median",
         judged=kind.judged,
         vs=versus,
+        slos=_slos(marker) if isinstance(marker, MinGoodput) else (),
     )
+
+
+def _slos(marker: MinGoodput) -> tuple[Slo, ...]:
+    """The limits of a good request that the mark names."""
+    given = ((metric, getattr(marker, name)) for name, metric in SLO_METRICS.items())
+    return tuple(Slo(metric=metric, limit=limit) for metric, limit in given if limit is not None)

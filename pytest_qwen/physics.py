@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ __all__ = [
     "mfu",
     "price_of",
     "refusal",
+    "system_tokens_per_sec",
     "usd_per_mtok",
 ]
 
@@ -107,9 +109,42 @@ def _best_values(setup: Setup, price_per_hour_usd: float | None) -> dict[str, fl
         whole = (prefill or 0) + max(setup.output_tokens - 1, 0) * step
         best["e2e_latency_ms"] = 1000 * whole
         best["output_tokens_per_sec"] = setup.batch * max(setup.output_tokens, 1) / (whole or step)
+        if setup.users is not None:
+            best["output_tokens_per_sec"] = _most_under_load(setup)
+            best["goodput_per_sec"] = best["output_tokens_per_sec"] / max(setup.output_tokens, 1)
         if price_per_hour_usd is not None:
             best["usd_per_mtok"] = usd_per_mtok(price_per_hour_usd, best["output_tokens_per_sec"])
     return best
+
+
+def _most_under_load(setup: Setup) -> float:
+    """The most tokens a second of all users of a load together: each step gives every one of them a token.
+
+    Prompts may be processed beside that, so that they take no time of their own. The rate only grows with the
+    users, and ever more slowly: their mean number bounds the mean rate.
+    """
+    crowd = _crowd(setup)
+    return crowd.batch / (crowd.least_step_seconds or math.inf)
+
+
+def system_tokens_per_sec(setup: Setup, top: Ceiling) -> float:
+    """The most tokens a second of the whole batch at `top`, or of all users of a load."""
+    return top.system_tokens_per_sec if setup.users is None else _most_under_load(setup)
+
+
+def overload(setup: Setup, requests_per_sec: float) -> str | None:
+    """Why so many requests a second are more than the hardware can answer in the long run, None otherwise."""
+    if not setup.sizes_known or setup.least_step_seconds is None:
+        return None
+    asked, most = requests_per_sec * setup.output_tokens, _most_under_load(setup)
+    if asked <= most:
+        return None
+    return f"{requests_per_sec:g} req/s are {asked:,.0f} tok/s, and {setup.label} gives at most {most:,.0f}"
+
+
+def _crowd(setup: Setup) -> Setup:
+    """The same with the users of a load as one batch."""
+    return setup if setup.users is None else replace(setup, batch=max(1, setup.users), users=None)
 
 
 def least_training_seconds(setup: Setup) -> float | None:
@@ -169,6 +204,10 @@ def _why_decode(setup: Setup) -> str:
     return top.arithmetic if top else ""
 
 
+def _why_system(setup: Setup) -> str:
+    return _why_decode(_crowd(setup))
+
+
 def _why_prefill(setup: Setup) -> str:
     parts = []
     if setup.most_flops_per_sec is not None:
@@ -196,6 +235,9 @@ _WHY: dict[str, Callable[[Setup], str]] = {
     "mbu_ratio": lambda _: "no share of a peak exceeds 1",
     "mfu_ratio": lambda _: "no share of a peak exceeds 1",
     "vram_gb": _why_vram,
+    "output_tokens_per_sec": _why_system,
+    "usd_per_mtok": _why_system,
+    "goodput_per_sec": _why_system,
     "ttft_ms": _why_prefill,
     "prefill_tokens_per_sec": _why_prefill,
     "e2e_latency_ms": lambda s: (
@@ -218,7 +260,10 @@ def _remedies(bound: Bound, setup: Setup, price: float | None) -> list[str]:
         found.append(f"a faster card, such as {faster.cards}{_rate_note(bound, faster)}")
     if setup.batch == 1 and bound.metric in _PER_TOKEN | {"e2e_latency_ms"}:
         found.append("speculative decoding (several tokens a step)")
-    if setup.batch == 1 and bound.marker in {"min_tokens_per_sec", "max_usd_per_mtok"}:
+    if setup.users is not None:
+        system = {"output_tokens_per_sec", "usd_per_mtok", "goodput_per_sec"}
+        found += ["more users at once"] if bound.metric in system else []
+    elif setup.batch == 1 and bound.marker in {"min_tokens_per_sec", "max_usd_per_mtok"}:
         found.append("batching, for the rate and cost of the whole system (scope='system')")
     return found
 

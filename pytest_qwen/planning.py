@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from pytest_qwen.physics import (
     fit,
     price_of,
     refusal,
+    system_tokens_per_sec,
     usd_per_mtok,
 )
 
@@ -110,7 +112,9 @@ def plan(
         reasons=reasons,
         fit=memory,
         ceiling=top,
-        usd_per_mtok=usd_per_mtok(price, top.system_tokens_per_sec) if top and price is not None else None,
+        usd_per_mtok=usd_per_mtok(price, system_tokens_per_sec(setup, top))
+        if top and price is not None
+        else None,
     )
 
 
@@ -144,11 +148,24 @@ def promised(setup: Setup, workload: Workload) -> Setup:
     """The set-up with no more work than the marks promise, for refusals.
 
     A body may ask for a shorter prompt or answer than the default workload: where the mark leaves a length
-    open, one token is all that is certain.
+    open, one token is all that is certain. Of a load it is the shortest request, and of its prompt what no
+    prefix cache can hold.
     """
+    prompt = (workload.prompt_tokens or 1) - (workload.shared_prefix_tokens or 0)
+    if (workload.turns or 1) > 1:
+        prompt = 1
     return replace(
-        setup, prompt_tokens=workload.prompt_tokens or 1, output_tokens=workload.output_tokens or 1
+        setup,
+        prompt_tokens=_shortest(prompt, workload.prompt_spread, workload.spread),
+        output_tokens=_shortest(workload.output_tokens or 1, workload.output_spread, workload.spread),
     )
+
+
+def _shortest(mean: int, spread: float | None, kind: str | None) -> int:
+    """The shortest length that a load may ask for; a log-normal one has no least."""
+    if not spread:
+        return max(mean, 1)
+    return 1 if kind == "lognormal" else max(1, math.floor(mean * (1 - spread)))
 
 
 def plan_for(request: RunRequest, planner: Planner, *, test: str = "") -> Plan:

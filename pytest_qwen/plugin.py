@@ -15,11 +15,11 @@ from pytest_qwen.settings import add_gpu_alias, add_options, read_settings
 if TYPE_CHECKING:
     from pytest_qwen.accuracy import Accuracy
     from pytest_qwen.beside import Laws, Published
+    from pytest_qwen.comparing import Comparison
     from pytest_qwen.finetuning import FineTune
     from pytest_qwen.fixture_makers import Makers
     from pytest_qwen.llm import Llm
     from pytest_qwen.planning import Plan
-    from pytest_qwen.run import Comparison
     from pytest_qwen.sandbox.base import Sandbox
     from pytest_qwen.stars import Rate
     from pytest_qwen.target import Target

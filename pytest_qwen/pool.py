@@ -9,14 +9,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pytest_qwen.engines.base import Engine, Likelihood, Loaded, LoadSpec, Pair, Request, Trace
+from pytest_qwen.engines.base import Engine, Likelihood, Loaded, LoadSpec, Pair, Request, Trace, sleeping
 from pytest_qwen.engines.faults import again
-from pytest_qwen.errors import DoesNotFit, EngineFault, ModelUnusable, QwenError, Unavailable, explain
+from pytest_qwen.errors import DoesNotFit, EngineFault, Misuse, ModelUnusable, QwenError, Unavailable, explain
 from pytest_qwen.locks import DeviceLock
 from pytest_qwen.streams import LoadSummary
 
 _FAULTY_LOADS = 2
 _POLL_S = 0.1
+_SLEEP_LEVELS = (1, 2)  # as vLLM counts them
 
 
 class MemoryReader(Protocol):
@@ -68,11 +69,14 @@ class _Watched:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.spent = False
+        self.asleep = False
 
     def load(self, spec: LoadSpec) -> Loaded:
         return self._engine.load(spec)
 
     def run(self, request: Request, on_token: Callable[[str], None] | None = None) -> Trace:
+        if self.asleep:
+            raise Misuse(explain("the model sleeps and cannot answer", next_step="llm.wake() first"))
         with self._spent_by_a_fault():
             return self._engine.run(request, on_token)
 
@@ -91,6 +95,21 @@ class _Watched:
     def rest(self) -> LoadSummary | None:
         with self._spent_by_a_fault():
             return self._engine.rest()
+
+    def sleep(self, level: int = 1) -> float:
+        if level not in _SLEEP_LEVELS:
+            raise Misuse(explain("there is no such level of sleep", asked=repr(level), choices=("1", "2")))
+        with self._spent_by_a_fault():
+            self._engine.rest()  # no request may be on its way
+            seconds = sleeping(self._engine).sleep(level)
+        self.asleep = True
+        return seconds
+
+    def wake(self) -> float:
+        with self._spent_by_a_fault():
+            seconds = sleeping(self._engine).wake()
+        self.asleep = False
+        return seconds
 
     @contextlib.contextmanager
     def _spent_by_a_fault(self) -> Iterator[None]:
@@ -151,7 +170,10 @@ class Pool:
         self._take_locks()
         self._evict({spec.key, *(other.key for other in keep)})
         if spec.key in self._loaded:
-            return replace(self._loaded[spec.key][0], fresh=False)
+            lease, engine = self._loaded[spec.key]
+            if engine.asleep:  # left so by the test before
+                engine.wake()
+            return replace(lease, fresh=False)
         return self._load(spec)
 
     def evict(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TextIO
 
-from pytest_qwen import judge
+from pytest_qwen import deciding
 from pytest_qwen.bounds import Bound
 from pytest_qwen.evidence import Round
 from pytest_qwen.measure import Progress
@@ -56,19 +56,19 @@ def state_of(progress: Progress, *, test: str, bounds: Sequence[Bound] = (), alp
     open_bounds = [
         bound
         for bound in bounds
-        if bound.judged == "sequential" and not judge.all_decided((bound,), progress.rounds, alpha=alpha)
+        if bound.judged == "sequential" and not deciding.all_decided((bound,), progress.rounds, alpha=alpha)
     ]
     return _with_figures(state, open_bounds[0], progress.rounds, alpha) if open_bounds else state
 
 
 def _with_figures(state: State, bound: Bound, rounds: Sequence[Round], alpha: float) -> State:
-    values = judge.values_for(bound, rounds)
+    values = deciding.values_for(bound, rounds)
     if not values:
         return state
-    fraction = fraction_of_rounds(bound)
-    low, high = judge.interval_of(bound, values, alpha=alpha)
+    fraction = fraction_of_rounds(bound, rounds)
+    low, high = deciding.interval_of(bound, values, alpha=alpha, rounds=rounds)
     missing = max(0, minimum_samples(fraction, alpha) - len(values))
-    round_s = median(seen.metrics["e2e_latency_ms"] for seen in rounds) / 1000
+    round_s = median(seen.seconds for seen in rounds)
     return State(
         test=state.test,
         phase=state.phase,

@@ -12,6 +12,7 @@ from pytest_qwen.fixture_makers import ACCURACY, BESIDE, RATINGS
 from pytest_qwen.ledger import describe
 from pytest_qwen.records import RunRecord
 from pytest_qwen.reports.junit import user_properties
+from pytest_qwen.reports.loads_ import search_properties
 from pytest_qwen.settling import OTHER_VERDICTS
 from pytest_qwen.workshop import RUNS, Workshop
 
@@ -43,6 +44,7 @@ def records_of(
 def properties_of(item: pytest.Item, records: Iterable[RunRecord]) -> list[tuple[str, str | int | float]]:
     """What JUnit files and other plugins' reports show of a test: name and value."""
     found = [pair for record in records for pair in user_properties(record)]
+    found += [pair for record in records for pair in search_properties(record.searches)]
     if BESIDE in item.stash:
         from pytest_qwen.reports.laws_ import law_properties
         from pytest_qwen.reports.published_ import standing_properties

@@ -11,14 +11,16 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from pytest_qwen.bounds import Bound
+from pytest_qwen.bounds import Bound, Slo
 from pytest_qwen.correctness import Graded, Item
 from pytest_qwen.engines.base import Loaded, LoadSpec
 from pytest_qwen.errors import Misuse, explain
 from pytest_qwen.evidence import Measurement, Round, Window
 from pytest_qwen.laws import Law, Term
+from pytest_qwen.levels import Highest, Level
 from pytest_qwen.outcomes import Fault, Outcome
 from pytest_qwen.standing import Standing
+from pytest_qwen.streams import Client, Stream
 from pytest_qwen.verdicts import Verdict
 
 VERSION = "pytest-qwen-record/1"
@@ -55,7 +57,8 @@ class RunRecord:
     `outcome`, `reason` and `fault` are the test's, not a bound's. `started` is UTC in ISO 8601. The mappings
     are plain, as `plain` makes them, so that a record equals itself after a round trip. `rated` holds the
     "evidence" and the "scorecard" of each rated answer (see `quality_records`). `standings` are published
-    figures beside ours, `laws` what was fitted to the test's points, `graded` right and wrong answers.
+    figures beside ours, `laws` what was fitted to the test's points, `graded` right and wrong answers,
+    `searches` the highest loads that were looked for.
     Judging needs `bounds`, `measurements`, `alpha` and, to show them, `ceilings`.
     """
 
@@ -78,6 +81,7 @@ class RunRecord:
     rated: tuple[Mapping[str, Any], ...] = ()
     standings: tuple[Standing, ...] = ()
     laws: tuple[Law, ...] = ()
+    searches: tuple[Highest, ...] = ()
     graded: tuple[Graded, ...] = ()
     plan: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -131,6 +135,8 @@ def plain(value: object) -> Any:
 
 def _plain_scalar(value: object) -> str | int | float | bool | None:
     """Subclasses (enums, NumPy numbers) become the type itself: execnet takes nothing else."""
+    if type(value) is float and math.isfinite(value):  # a load's record holds a time for every chunk
+        return value
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Integral):
@@ -242,27 +248,41 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
         RunRecord,
         data,
         fault=None if data.get("fault") is None else Fault(data["fault"]),
-        bounds=_each(Bound, data.get("bounds")),
+        bounds=tuple(_bound(item) for item in data.get("bounds") or ()),
         verdicts=tuple(_verdict(item) for item in data.get("verdicts") or ()),
         measurements=tuple(_measurement(item) for item in data.get("measurements") or ()),
         generations=_each(Generation, data.get("generations")),
         rated=tuple(data.get("rated") or ()),
         standings=_each(Standing, data.get("standings")),
         laws=tuple(_law(item) for item in data.get("laws") or ()),
+        searches=tuple(_search(item) for item in data.get("searches") or ()),
         graded=tuple(build(Graded, one, items=_each(Item, one["items"])) for one in data.get("graded") or ()),
         notes=tuple(data.get("notes") or ()),
     )
+
+
+def _bound(data: Mapping[str, Any]) -> Bound:
+    return build(Bound, data, slos=_each(Slo, data.get("slos")))
 
 
 def _law(data: Mapping[str, Any]) -> Law:
     return build(Law, data, terms=_each(Term, data["terms"]), residuals=tuple(data["residuals"]))
 
 
+def _search(data: Mapping[str, Any]) -> Highest:
+    return build(Highest, data, levels=tuple(_level(item) for item in data["levels"]))
+
+
+def _level(data: Mapping[str, Any]) -> Level:
+    verdicts = tuple(_verdict(item) for item in data["verdicts"])
+    return build(Level, data, verdicts=verdicts, figures=_known(data["figures"]))
+
+
 def _verdict(data: Mapping[str, Any]) -> Verdict:
     low, high = data["low"], data["high"]
     if data["estimate"] is not None:
         low, high = (-math.inf if low is None else low), (math.inf if high is None else high)
-    bound = build(Bound, data["bound"])
+    bound = _bound(data["bound"])
     return build(Verdict, data, bound=bound, outcome=Outcome(data["outcome"]), low=low, high=high)
 
 
@@ -284,6 +304,10 @@ def _round(data: Mapping[str, Any]) -> Round:
         metrics=_known(data["metrics"]),
         window=None if data["window"] is None else _window(data["window"]),
         violations=tuple(data["violations"]),
+        streams=tuple(
+            build(Stream, one, chunk_ms=tuple(one["chunk_ms"])) for one in data.get("streams") or ()
+        ),
+        client=None if data.get("client") is None else build(Client, data["client"]),
     )
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 from pytest_qwen.ask import RunRequest
 from pytest_qwen.bounds import Bound
+from pytest_qwen.comparing import Comparison
 from pytest_qwen.engines.base import Engine, Request
 from pytest_qwen.errors import Misuse, explain
 from pytest_qwen.evidence import Measurement
+from pytest_qwen.judge import judge
+from pytest_qwen.levels import Highest, Kind, Level
+from pytest_qwen.load_search import Range, judged_again
 from pytest_qwen.measure import Limits, Observer
 from pytest_qwen.metrics import RoundContext
 from pytest_qwen.records import Generation, RunRecord
-from pytest_qwen.run import Answer, Comparison, Conditions, Run
+from pytest_qwen.run import Answer, Conditions, Run
+from pytest_qwen.searching import bounds_of_levels, level_shown
 from pytest_qwen.verdicts import Verdict
 
 
@@ -35,6 +41,7 @@ class ReplayRun(Run):
         )
         self.record = record
         self._left = list(record.generations)
+        self._judged_on: Measurement | None = None  # the level that a search has found
 
     def generate(self, request: Request, on_token: Callable[[str], None] | None = None) -> Answer:
         """The next recorded answer."""
@@ -54,6 +61,34 @@ class ReplayRun(Run):
         self.measurements.append(found)
         return found
 
+    def highest(
+        self,
+        request: Request,  # noqa: ARG002 - as recorded
+        kind: Kind,
+        asked: Range,  # noqa: ARG002
+        *,
+        budget_s: float | None = None,  # noqa: ARG002
+    ) -> Highest:
+        """The next recorded search, every level judged again by the bounds that the test has now."""
+        place = len(self.searches)
+        if place >= len(self.record.searches) or self.record.searches[place].kind != kind:
+            raise _not_recorded(self.record, f"a search for the highest {kind}")
+        recorded = self.record.searches[place]
+        bounds = bounds_of_levels(self)
+        found = judged_again(recorded, [self._judged_again(level, bounds) for level in recorded.levels])
+        shown = level_shown(found)
+        self.measurements += [self.record.measurements[level.measurement] for level in found.levels]
+        self._judged_on = self.record.measurements[shown.measurement]
+        self.searches.append(found)
+        return found
+
+    def _judged_again(self, level: Level, bounds: Sequence[Bound]) -> Level:
+        """A recorded level with the verdicts of these bounds, against the ceilings that it had then."""
+        ceilings = {v.bound.metric: v.ceiling for v in level.verdicts if v.ceiling is not None}
+        measurement = self.record.measurements[level.measurement]
+        verdicts = [judge(bound, measurement, alpha=self.alpha, ceilings=ceilings) for bound in bounds]
+        return replace(level, verdicts=tuple(verdicts))
+
     def compare(self, other: Engine, bounds: Sequence[Bound] = ()) -> Comparison:  # noqa: ARG002 - as recorded
         """The recorded comparison."""
         found = next((m for m in self.record.measurements if m.values("slowdown_ratio")), None)
@@ -65,10 +100,10 @@ class ReplayRun(Run):
     def settle(self) -> Sequence[Verdict]:
         """Judge every bound that the test has now on what was measured then."""
         for bound in self.request.bounds:
-            measurement = self.record.measurement_for(bound)
+            measurement = self._judged_on or self.record.measurement_for(bound)
             if measurement is None:
                 raise _not_recorded(self.record, f"a measurement for {bound}")
-            self.verdicts.append(self._judge(bound, measurement))
+            self.verdicts.append(self.judge(bound, measurement))
         return self.verdicts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,17 +11,22 @@ from queue import SimpleQueue
 from threading import Thread
 
 from pytest_qwen import judge as judging
+from pytest_qwen import searching
 from pytest_qwen.ask import RunRequest
 from pytest_qwen.bounds import Bound
-from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace
+from pytest_qwen.comparing import EVEN, Comparison, with_slowdown
+from pytest_qwen.deciding import all_decided
+from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Request, Trace, sleeping
 from pytest_qwen.errors import EngineFault, Misuse, explain
 from pytest_qwen.evidence import Measurement, Round
-from pytest_qwen.loading import workload_request
+from pytest_qwen.levels import Highest, Kind
+from pytest_qwen.load_search import Range
+from pytest_qwen.loading import check_load, workload_request
 from pytest_qwen.measure import Limits, Observer, interleave, measure, observe
 from pytest_qwen.memory import Fit
+from pytest_qwen.metrics import slice_needed
 from pytest_qwen.outcomes import Outcome
 from pytest_qwen.sentinel import launch_bound
-from pytest_qwen.statistics import percentile
 from pytest_qwen.verdicts import Verdict
 
 
@@ -52,44 +58,13 @@ class Answer:
             prompt_tokens=trace.prompt_tokens,
             output_tokens=trace.output_tokens,
             finish_reason=trace.finish_reason,
-            ttft_ms=seen.metrics["ttft_ms"],
-            e2e_ms=seen.metrics["e2e_latency_ms"],
+            # a server may end an answer before it has sent a word of it
+            ttft_ms=seen.metrics.get("ttft_ms", 1000 * seen.seconds),
+            e2e_ms=1000 * seen.seconds,
             tokens_per_sec=seen.metrics.get("decode_tokens_per_sec"),
             request=request,
             allocated_gb=None if trace.peak_allocated_bytes is None else trace.peak_allocated_bytes / 1e9,
         )
-
-
-EVEN = Bound(marker="max_slowdown", metric="slowdown_ratio", direction="at most", limit=1.0, unit="ratio")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """B against A, interleaved: the ratio of their times per output token (under 1 means B is faster).
-
-    `low` and `high` bound the median ratio at the run's confidence.
-    """
-
-    slowdown: float
-    low: float
-    high: float
-    n: int
-    a: Measurement
-    b: Measurement
-
-    @classmethod
-    def of(cls, a: Measurement, b: Measurement, *, alpha: float) -> Comparison:
-        """The comparison that B's rounds hold. Raises EngineFault when no pair of them was clean."""
-        ratios = b.values("slowdown_ratio")
-        if not ratios:
-            raise EngineFault("no clean pair of rounds: " + "; ".join(b.rounds[-1].violations))
-        low, high = judging.interval_of(EVEN, ratios, alpha=alpha)
-        return cls(slowdown=percentile(ratios, 0.5), low=low, high=high, n=len(ratios), a=a, b=b)
-
-    @property
-    def speedup(self) -> float:
-        """How many times faster B is."""
-        return 1 / self.slowdown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +72,13 @@ class Conditions:
     """What holds for a whole run: error rate, limits of measuring, what physics allows each metric.
 
     `ceilings_of` gives the physical limit of each bounded metric, where it is known, for the work of a round,
-    `fit_of` the memory plan of a request.
+    `fit_of` the memory plan of a request, `overload_of` why no card could keep up with a load.
     """
 
     alpha: float
     limits: Limits
     ceilings_of: Callable[[Round], Mapping[str, float]] = lambda _seen: {}
+    overload_of: Callable[[Request], str | None] = lambda _asked: None
     fit_of: Callable[[Request], Fit | None] = lambda _asked: None
 
 
@@ -130,12 +106,27 @@ class Run:
         self.loaded = loaded
         self.answers: list[Answer] = []
         self.measurements: list[Measurement] = []
+        self.searches: list[Highest] = []
         self.verdicts: list[Verdict] = []
         self.baseline: Measurement | None = None  # a stored run that rounds are compared with
         self._observer = observer
         self._conditions = conditions
         self._observed = dict(observed)
         self._single: list[Round] = []
+
+    @property
+    def alpha(self) -> float:
+        """The error rate of either side of a verdict."""
+        return self._conditions.alpha
+
+    @property
+    def limits(self) -> Limits:
+        """When measuring stops without a verdict."""
+        return self._conditions.limits
+
+    def overload(self, request: Request) -> str | None:
+        """Why no card of this run could keep up with a load; None where nothing says so."""
+        return self._conditions.overload_of(request)
 
     def memory_plan(self, request: Request) -> Fit | None:
         """What a request needs by the plan; None on a CPU or where it is not known."""
@@ -167,6 +158,14 @@ class Run:
         self.answers.append(answer)
         return answer
 
+    def sleep(self, level: int) -> float:
+        """Put the engine to sleep; seconds. Raises Unavailable for one that has no sleep mode."""
+        return sleeping(self.engine).sleep(level)
+
+    def wake(self) -> float:
+        """Wake the engine; seconds until it can answer."""
+        return sleeping(self.engine).wake()
+
     def stream(self, request: Request) -> Iterator[str]:
         """Pieces of text as they are ready; the answer is kept when the last one is out."""
         pieces: SimpleQueue[str | None] = SimpleQueue()
@@ -192,15 +191,54 @@ class Run:
     def measure(self, request: Request | None = None) -> Measurement:
         """Repeat a workload until every bound of the test is sure or the budget ends."""
         request = request or workload_request(self.request.workload)
+        loaded = request.load is not None
+        decided = partial(self._decided, under_load=loaded)
+        return self.repeat(request, decided, self._limits(under_load=loaded))
+
+    def repeat(
+        self,
+        request: Request,
+        decided: Callable[[Sequence[Round]], bool],
+        limits: Limits,
+        bounds: Sequence[Bound] | None = None,
+    ) -> Measurement:
+        """Repeat a request until `decided`, for these bounds (the test's own), and keep the measurement.
+
+        Raises Misuse for a load on an engine that answers one batch at a time.
+        """
+        request = self._sliced(request, self.own_bounds if bounds is None else bounds)
         with self._keeping_partial():
             found = measure(
                 self.engine.run,
                 request,
-                decided=self._decided,
+                decided=decided,
                 observer=self._observer,
-                limits=self._limits(),
+                limits=limits,
+                rest=self.engine.rest,
             )
         return self._keep(found)
+
+    def highest(
+        self, request: Request, kind: Kind, asked: Range, *, budget_s: float | None = None
+    ) -> Highest:
+        """The highest level of a load that meets every bound of the test; see `searching.highest`."""
+        found = searching.highest(self, request, kind, asked, budget_s or self.limits.budget_s)
+        self.searches.append(found)
+        return found
+
+    def _sliced(self, request: Request, bounds: Sequence[Bound]) -> Request:
+        """A load's slices with as many requests as the bounds' percentiles need. Raises Misuse.
+
+        Misuse is a load on an engine that answers one batch at a time.
+        """
+        if request.load is None:
+            return request
+        check_load(self.spec.engine, request.load)
+        least = max(request.load.slice_requests, slice_needed(bounds))
+        # users of a closed loop keep in step with each other: a slice holds whole turns of all of them
+        users = request.load.concurrency or 1
+        slices = math.ceil(least / users) * users
+        return replace(request, load=replace(request.load, slice_requests=slices))
 
     def settle(self) -> Sequence[Verdict]:
         """Judge every bound, after repeating what the test generated if it did not measure by itself.
@@ -212,7 +250,7 @@ class Run:
         if not self.measurements:
             self.measure_last()
         for bound in self.own_bounds:
-            self.verdicts.append(self._judge(bound, self.measurements[-1]))
+            self.verdicts.append(self.judge(bound, self.measurements[-1]))
         return self.verdicts
 
     def compare(self, other: Engine, bounds: Sequence[Bound] = ()) -> Comparison:
@@ -222,17 +260,19 @@ class Run:
         """
         alpha = self._conditions.alpha
         wanted = tuple(bounds) or (EVEN,)
+        request = self._sliced(workload_request(self.request.workload), wanted)
         with self._keeping_partial():
             a, b = interleave(
                 other.run,
                 self.engine.run,
-                workload_request(self.request.workload),
-                decided=lambda rounds: judging.all_decided(wanted, rounds, alpha=alpha),
+                request,
+                decided=lambda rounds: all_decided(wanted, rounds, alpha=alpha),
                 observer=self._observer,
                 limits=self._conditions.limits,
+                rests=(other.rest, self.engine.rest),
             )
         self._keep(b)
-        self.verdicts += [self._judge(bound, b) for bound in bounds]
+        self.verdicts += [self.judge(bound, b) for bound in bounds]
         return Comparison.of(a, b, alpha=alpha)
 
     def measure_last(self) -> Measurement:
@@ -245,22 +285,27 @@ class Run:
         """Exactly `count` rounds after warm-up, for calibration."""
         request = _repeatable(self.answers[-1]) if self.answers else workload_request(self.request.workload)
         limits = replace(self._conditions.limits, most_rounds=count, least_rounds=count)
-        found = measure(
-            self.engine.run, request, decided=lambda _rounds: False, observer=self._observer, limits=limits
-        )
-        return self._keep(found)
+        return self.repeat(request, lambda _rounds: False, limits)
 
-    def _limits(self) -> Limits:
+    @property
+    def _sequential(self) -> bool:
+        """Whether a bound of the test needs rounds to be sure of."""
+        return any(bound.judged == "sequential" for bound in self.own_bounds)
+
+    def _limits(self, *, under_load: bool) -> Limits:
         """Session facts need one round; a test without bounds gets a few rounds for its report."""
         limits = self._conditions.limits
-        sequential = [b for b in self.own_bounds if b.judged == "sequential"]
-        return limits if sequential or not self.own_bounds else replace(limits, least_rounds=1, warmup_most=1)
+        if self._sequential or under_load or not self.own_bounds:
+            return limits
+        return replace(limits, least_rounds=1, warmup_most=1)
 
-    def _decided(self, rounds: Sequence[Round]) -> bool:
-        if not self.own_bounds:
-            return sum(seen.clean for seen in rounds) >= _ROUNDS_WITHOUT_BOUNDS
-        return judging.all_decided(
-            self.own_bounds, _with_slowdown(rounds, self.baseline), alpha=self._conditions.alpha
+    def _decided(self, rounds: Sequence[Round], *, under_load: bool) -> bool:
+        if not self.own_bounds or (under_load and not self._sequential):
+            enough = sum(seen.clean for seen in rounds) >= _ROUNDS_WITHOUT_BOUNDS
+            if not enough or not self.own_bounds:
+                return enough
+        return all_decided(
+            self.own_bounds, with_slowdown(rounds, self.baseline), alpha=self._conditions.alpha
         )
 
     @contextmanager
@@ -286,7 +331,7 @@ class Run:
         allocated = [r.peak_allocated_bytes for r in found.rounds if r.peak_allocated_bytes is not None]
         if allocated:
             observed["allocated_gb"] = max(allocated) / 1e9
-        rounds = _with_slowdown(found.rounds, self.baseline)
+        rounds = with_slowdown(found.rounds, self.baseline)
         hints = (*found.hints, *self._launch_bound(rounds))
         kept = replace(found, rounds=rounds, observed={**observed, **found.observed}, hints=hints)
         self.measurements.append(kept)
@@ -294,7 +339,11 @@ class Run:
 
     def _launch_bound(self, rounds: Sequence[Round]) -> Sequence[str]:
         """The hint that decoding measured the host, judged on the middle one of the watched rounds."""
-        watched = [r for r in rounds if r.window is not None and "decode_tokens_per_sec" in r.metrics]
+        watched = [
+            seen
+            for seen in rounds
+            if seen.window is not None and not seen.streams and "decode_tokens_per_sec" in seen.metrics
+        ]
         if not watched:
             return ()
         middle = sorted(watched, key=lambda r: r.metrics["decode_tokens_per_sec"])[len(watched) // 2]
@@ -303,7 +352,8 @@ class Run:
         hint = launch_bound(middle.window, rate, ceiling) if middle.window else None
         return (hint,) if hint else ()
 
-    def _judge(self, bound: Bound, measurement: Measurement) -> Verdict:
+    def judge(self, bound: Bound, measurement: Measurement) -> Verdict:
+        """The verdict of one bound on one measurement of this run."""
         return judging.judge(
             bound,
             measurement,
@@ -328,23 +378,10 @@ def _memory_above(seen: Round, observed: Mapping[str, float]) -> float | None:
     return max(used - before, seen.peak_memory_bytes or 0)
 
 
-def _with_slowdown(rounds: Sequence[Round], baseline: Measurement | None) -> tuple[Round, ...]:
-    """Each round with its slowdown against the median of a stored run; rounds that have one keep theirs."""
-    if baseline is None:
-        return tuple(rounds)
-    metric = "tpot_ms" if baseline.values("tpot_ms") else "e2e_latency_ms"
-    reference = percentile(baseline.values(metric), 0.5)
-    return tuple(
-        replace(seen, metrics={"slowdown_ratio": seen.metrics[metric] / reference, **seen.metrics})
-        if metric in seen.metrics
-        else seen
-        for seen in rounds
-    )
-
-
 def _repeatable(answer: Answer) -> Request:
     """The same request with its length fixed to what came out, so that every round does equal work."""
-    return replace(answer.request, output_tokens=answer.output_tokens, ignore_eos=True)
+    tokens = answer.output_tokens or answer.request.output_tokens  # a server may not say how many there were
+    return replace(answer.request, output_tokens=tokens, ignore_eos=True)
 
 
 def nothing_measured(bounds: Sequence[Bound]) -> str:

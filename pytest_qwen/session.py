@@ -191,15 +191,17 @@ class QwenSession:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _gated_nothing(self) -> bool:
-        """Whether a named target's run had bounds to prove and proved none."""
-        if self.settings.gpu == "auto" or self.settings.calibrate:
+        """Whether a named target's run had bounds to prove and proved none; an endpoint is such a target."""
+        named = self.settings.gpu != "auto" or self.settings.endpoint is not None
+        if not named or self.settings.calibrate:
             return False
         return self._bounds_to_prove > 0 and self.shop.ledger.verdicts_given == 0
 
     @property
     def _bounds_to_prove(self) -> int:
         """A named GPU answers for skipped tests too; on a CPU those that need a GPU skip by design."""
-        skipped = self.shop.ledger.bounds_skipped if self.settings.gpu.lower() == "cpu" else 0
+        no_card = self.settings.gpu.lower() in ("auto", "cpu")
+        skipped = self.shop.ledger.bounds_skipped if no_card else 0
         return self.shop.ledger.bounds_asked - skipped
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -210,4 +212,6 @@ class QwenSession:
             terminalreporter.section(title)
             terminalreporter.write_line(text)
         if self._gated_nothing():
-            terminalreporter.write_line(gate_text(self.settings.gpu, self._bounds_to_prove), red=True)
+            endpoint = self.settings.endpoint
+            proven = f"--qwen-endpoint={endpoint}" if endpoint else f"--gpu={self.settings.gpu}"
+            terminalreporter.write_line(gate_text(proven, self._bounds_to_prove), red=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
+from pytest_qwen.engines.addresses import address_of
 from pytest_qwen.errors import Misuse, closest, explain
 
 
@@ -49,6 +50,18 @@ OPTIONS = (
         choices=("real", "dummy"),
     ),
     Option(flag="--qwen-model", help="Model of tests that name none.", default="", metavar="ID"),
+    Option(
+        flag="--qwen-endpoint",
+        help="A server with an OpenAI-compatible API; tests that name no engine then run on it.",
+        default="",
+        metavar="URL",
+    ),
+    Option(
+        flag="--qwen-api-key-env",
+        help="Environment variable that holds the endpoint's API key (default PYTEST_QWEN_API_KEY).",
+        default="PYTEST_QWEN_API_KEY",
+        metavar="NAME",
+    ),
     Option(
         flag="--qwen-prices",
         help="TOML file with your prices of cards by the hour, in place of the catalogue's.",
@@ -159,6 +172,8 @@ class Settings:
     engine: str = "transformers"
     weights: str = "real"
     model: str | None = None
+    endpoint: str | None = None
+    api_key_env: str = "PYTEST_QWEN_API_KEY"
     prices: Path | None = None
     plan: bool = False
     budget_s: float = 120.0
@@ -223,12 +238,18 @@ def read_settings(config: pytest.Config) -> Settings:
                 next_step="leave one of them out",
             )
         )
+    endpoint = address_of(value["qwen_endpoint"]).url if value["qwen_endpoint"] else None
+    key_env = _variable_name(value["qwen_api_key_env"])
+    if endpoint and "qwen_api_key_env" in given and key_env not in os.environ:
+        raise _no_variable()
     root = config.invocation_params.dir
     return Settings(
         gpu=value["qwen_gpu"],
-        engine=value["qwen_engine"],
+        engine="endpoint" if endpoint and "qwen_engine" not in given else value["qwen_engine"],
         weights=value["qwen_weights"],
         model=value["qwen_model"] or None,
+        endpoint=endpoint,
+        api_key_env=key_env,
         prices=_path(root, value["qwen_prices"]),
         plan=value["qwen_plan"],
         budget_s=value["qwen_budget"],
@@ -256,6 +277,24 @@ def _text(config: pytest.Config, option: Option) -> str | None:
         return str(on_line)
     in_ini = config.getini(option.dest)
     return str(in_ini) if in_ini else None
+
+
+def _variable_name(text: str) -> str:
+    """The name of an environment variable. A key in its place is refused, and not repeated."""
+    if text.isidentifier() and text.isascii():
+        return text
+    raise _no_variable()
+
+
+def _no_variable() -> Misuse:
+    """What stands in place of a variable's name may be the key: it is not repeated."""
+    return Misuse(
+        explain(
+            "--qwen-api-key-env wants the name of an environment variable that is set",
+            slip="the key itself in place of the name? keys are read from the environment alone",
+            next_step="export MY_KEY=…, then --qwen-api-key-env=MY_KEY",
+        )
+    )
 
 
 def _path(root: Path, text: str) -> Path | None:

@@ -44,9 +44,9 @@ def first_line(report: pytest.TestReport) -> str:
     return text.strip().splitlines()[0] if text.strip() else ""
 
 
-def gate_text(gpu: str, bounds: int) -> str:
+def gate_text(target: str, bounds: int) -> str:
     """Why a run that names its target is not passed although no test failed."""
     return (
-        f"qwen: NOTHING MEASURED: --gpu={gpu} was to be proven and {bounds} bound(s) were asked for, "
+        f"qwen: NOTHING MEASURED: {target} was to be proven and {bounds} bound(s) were asked for, "
         "but no verdict was reached; this run does not count as passed"
     )

@@ -1,4 +1,4 @@
-"""Public helpers to test engines and SLA tests without a GPU: fake engine and readings, conformance."""
+"""Public helpers to test engines and SLA tests without a GPU: fake engine, mock server, conformance."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import pytest
 
 from pytest_qwen import detect
 from pytest_qwen.engines.base import Engine, Loaded, LoadSpec, Message, Request
-from pytest_qwen.engines.fake import FakeEngine, Programme
+from pytest_qwen.engines.fake import FakeEngine
+from pytest_qwen.engines.programme import Programme
 from pytest_qwen.errors import Misuse, QwenError
 from pytest_qwen.gpus import Device, lookup
+from pytest_qwen.mock_server import MockServer, Served, ServerScript
+from pytest_qwen.proxy import StreamProxy
 from pytest_qwen.readers import GpuSample, HostSample
 
 __all__ = [
@@ -27,7 +30,11 @@ __all__ = [
     "GpuSample",
     "HostSample",
     "ManualClock",
+    "MockServer",
     "Programme",
+    "Served",
+    "ServerScript",
+    "StreamProxy",
     "fake_device",
     "fake_spec",
     "pretend_gpus",
@@ -142,11 +149,13 @@ class FakeHostReader:
 class EngineConformance:
     """What every engine must do. Subclass it in a test module as `class TestMyEngine(EngineConformance)`.
 
-    Give `make_engine` and `spec`; set `has_tokenizer` to False for an engine that cannot read text. One
+    Give `make_engine` and `spec`; set `has_tokenizer` to False for an engine that cannot read text, and
+    `served` to True for one that talks to a server: its times are in `Trace.streams`, one a sequence. One
     engine is loaded for the whole class.
     """
 
     has_tokenizer: ClassVar[bool] = True
+    served: ClassVar[bool] = False
     engine: ClassVar[Engine]
     loaded: ClassVar[Loaded]
 
@@ -201,13 +210,19 @@ class EngineConformance:
         assert (trace.prompt_tokens, trace.output_tokens) == (prompt_tokens, output_tokens)
         assert trace.batch_size == len(trace.texts) == batch_size
         assert trace.finish_reason == "length"
-        assert len(trace.token_ns) == output_tokens
+        if self.served:
+            assert [stream.output_tokens for stream in trace.streams] == [output_tokens] * batch_size
+            assert trace.token_ns == ()
+        else:
+            assert len(trace.token_ns) == output_tokens
 
     def test_times_are_since_the_request_and_grow(self) -> None:
         """The first is TTFT; each later one is a later step."""
-        times = self.engine.run(Request(prompt_tokens=8, output_tokens=6, ignore_eos=True)).token_ns
+        trace = self.engine.run(Request(prompt_tokens=8, output_tokens=6, ignore_eos=True))
+        times = trace.streams[0].chunk_ms if self.served else trace.token_ns
         assert times[0] > 0
-        assert all(later > earlier for earlier, later in pairwise(times))
+        # several chunks of a server can come in one packet
+        assert all(later >= earlier if self.served else later > earlier for earlier, later in pairwise(times))
 
     def test_greedy_repeats(self) -> None:
         """Equal requests give equal tokens."""

@@ -91,7 +91,7 @@ class Workshop:
     def proving(self, item: pytest.Item) -> bool:
         """Whether the test has bounds and the run names what they are to be proven on."""
         request, settings = request_of(item), self.settings
-        named = [*(request.bounds if settings.gpu != "auto" else ())]
+        named = [*(request.bounds if settings.gpu != "auto" or settings.endpoint else ())]
         named += request.counted if settings.gpu not in {"auto", "cpu"} else ()
         # a CPU is named to go without a GPU, which says nothing about a container engine
         named += request.rated if settings.sandbox != "auto" or settings.gpu not in {"auto", "cpu"} else ()

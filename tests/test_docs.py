@@ -9,9 +9,10 @@ import pytest
 
 import pytest_qwen
 from pytest_qwen import llm, markers, plugin, settings
-from pytest_qwen.ask import PRESETS, RunRequest, read_marks
-from pytest_qwen.engines.fake import Programme
+from pytest_qwen.ask import RunRequest, read_marks
+from pytest_qwen.engines.programme import Programme
 from pytest_qwen.outcomes import NoVerdict
+from pytest_qwen.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])

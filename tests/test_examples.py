@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pytest_qwen.mock_server import MockServer
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PRETEND = "from pytest_qwen.testing import pretend_gpus\npretend_gpus('l4')\n"
@@ -106,3 +108,40 @@ def test_the_workflow_plans_without_a_gpu_then_gates_on_one():
     uploads = [step for step in gate["steps"] if step.get("uses", "").startswith("actions/upload-artifact")]
     assert {step["with"]["name"] for step in uploads} == {"qwen-report", "junit"}
     assert all(step["if"] == "always()" for step in uploads)
+
+
+# ---- the gate in front of an endpoint, against the mock server
+
+ANSWER = "def reverse(text): return text[::-1]"
+
+
+def run_gate(*arguments: str, **script: object) -> subprocess.CompletedProcess[str]:
+    """The endpoint gate against a mock server of this script."""
+    with MockServer(**{"ttft_ms": 30.0, "gap_ms": 2.0, "text": ANSWER, **script}) as server:
+        return run(f"--qwen-endpoint={server.url}", *arguments, folder=EXAMPLES / "endpoint_gate")
+
+
+@pytest.mark.slow
+def test_the_endpoint_gate_passes_where_the_promises_are_kept():
+    done = run_gate()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+    assert " 0 FAIL, 0 NO VERDICT" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_endpoint_gate_fails_when_one_request_in_ten_does():
+    done = run_gate("-k", "sixteen", fault="status", fault_share=0.1, spared=20)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAIL max_error_rate" in done.stdout
+    assert "http-error (HTTP 500" in done.stdout
+
+
+def test_the_workflow_of_the_endpoint_gate_gives_the_name_of_the_key_alone():
+    workflow = yaml.safe_load((EXAMPLES / "ci" / "endpoint-gate.yml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["gate"]["steps"]
+    (gate,) = (step for step in steps if step.get("name") == "Measure and judge")
+    for option in ("--qwen-endpoint=", "--qwen-api-key-env=CHAT_API_KEY", "--junitxml=", "--qwen-report="):
+        assert option in gate["run"]
+    assert "secrets." not in gate["run"]
+    assert gate["env"]["CHAT_API_KEY"] == "${{ secrets.CHAT_API_KEY }}"

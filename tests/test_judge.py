@@ -6,9 +6,10 @@ import pytest
 from measuring import ROUND, fake_run, measurement, rounds_of
 
 from pytest_qwen.bounds import BOUND_KINDS, Bound
+from pytest_qwen.deciding import all_decided, decide, values_for
 from pytest_qwen.engines.base import Request
 from pytest_qwen.evidence import Measurement
-from pytest_qwen.judge import all_decided, decide, judge, values_for
+from pytest_qwen.judge import judge
 from pytest_qwen.outcomes import NoVerdict, Outcome
 
 ALPHA = 0.01

@@ -14,18 +14,18 @@ PACKAGE = ROOT / "pytest_qwen"
 
 # Lowest first; a module imports from its own row and from those before it. A package stands for its modules.
 LAYERS = {
-    "words": "errors outcomes streams bounds evidence verdicts metrics statistics laws evalues guards noise "
+    "words": "errors outcomes streams streaming levels bounds evidence verdicts metrics statistics laws evalues guards clusters noise "
     "gpus models configurations prices cost roofline memory training_memory physics "
     "programs exchanges observations scorecards escaping pass_at_k environments paired correctness",
-    "adapt": "engines detect data readers extraction battery harness harness_lm harness_quiet",
-    "ask": "markers parsing ask settings target loading",
-    "run": "locks pool sentinel measure sandbox probing openapi serving deep analysis standin",
-    "judge": "judge planning capacity optimization calibration published claims claims_arithmetic claims_physics recomputed standing "
+    "adapt": "engines detect data readers extraction battery harness harness_lm harness_quiet generators",
+    "ask": "markers parsing presets workloads ask settings target loading",
+    "run": "locks pool sentinel measure slices pairs sandbox probing openapi serving deep analysis standin",
+    "judge": "judge deciding error_rates planning capacity optimization calibration published claims claims_arithmetic claims_physics recomputed standing "
     "checks rubric lifts star_texts agreement star_verdicts accuracy_verdicts",
     "records": "records quality_records",
     "reports": "reports progress",
-    "work": "bench run llm finetuning replay beside ledger plan_run scenarios rating grading stars accuracy",
-    "glue": "plugin session items showing workshop fixture_makers settling recording live hookspecs cli cli_plan testing",
+    "work": "bench run comparing load_search searching llm finetuning replay beside ledger plan_run scenarios rating grading stars accuracy",
+    "glue": "plugin session items showing workshop fixture_makers settling recording live hookspecs cli cli_plan testing mock_server proxy",
 }
 ROW = {module: row for row, modules in enumerate(LAYERS.values()) for module in modules.split()}
 # What is not in the standard library, and who may import it.
@@ -34,6 +34,7 @@ ENGINE_CHILD = {
     "kv_cache",
     "decode",
     "device",
+    "dummy_weights",
     "fusion",
     "profiles",
     "quantize",
@@ -75,7 +76,9 @@ ALLOWED = {
     # installed in the guest image, where these scripts run
     "h11": {"sandbox.inside.probe"},
     "schemathesis": {"sandbox.inside.deep"},
-    "numpy": {"sandbox.inside.standin"},
+    "numpy": {"engines.dummy_gguf", "sandbox.inside.standin"},
+    "gguf": {"engines.dummy_gguf"},
+    "xllamacpp": {"engines.llama_server"},
     "PIL": {"sandbox.inside.standin"},
     "safetensors": {"engines.sources", "sandbox.inside.standin"},
 }

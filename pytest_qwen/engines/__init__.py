@@ -11,14 +11,28 @@ from pytest_qwen.errors import Misuse, NotInstalled, closest, explain
 # Set in the environment of a process that hosts an engine and nothing else (see `child`).
 HOSTED = "PYTEST_QWEN_ENGINE_CHILD"
 
+# There too: the seconds that such a process has to load before it is ended.
+LOAD_TIMEOUT = "PYTEST_QWEN_LOAD_TIMEOUT_S"
+
 # The engine whose run is an optimiser step; every other one generates.
 TRAINING = "transformers-training"
+
+# The engine that talks to a server that is there already.
+ENDPOINT = "endpoint"
+
+# The model of a test that names none, where a server has just one: that one.
+SERVED_MODEL = "served-model"
 
 # "module:Class" rather than the class itself: importing an engine may import torch.
 _TARGETS = {
     "fake": "pytest_qwen.engines.fake:FakeEngine",
     "transformers": "pytest_qwen.engines.transformers_:TransformersEngine",
     TRAINING: "pytest_qwen.engines.training:TrainingEngine",
+    ENDPOINT: "pytest_qwen.engines.endpoint:EndpointEngine",
+    **dict.fromkeys(
+        ("vllm", "sglang", "llama-cpp", "transformers-serve", "ollama"),
+        "pytest_qwen.engines.server:ServerEngine",
+    ),
 }
 
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
+from pytest_qwen.errors import Unavailable, explain
 from pytest_qwen.streams import Client, Load, LoadSummary, Stream
 
 
@@ -170,3 +171,29 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give everything back; safe to call twice and after a fault."""
+
+
+class Sleeping(Protocol):
+    """What an engine with a sleep mode can do besides."""
+
+    def sleep(self, level: int = 1) -> float:
+        """Give the device's memory back and stay; seconds that it took.
+
+        Level 1 keeps the weights in the host's memory, level 2 drops them.
+        """
+
+    def wake(self) -> float:
+        """Take the memory again; seconds until it can answer."""
+
+
+def sleeping(engine: Engine) -> Sleeping:
+    """The engine as one that sleeps. Raises Unavailable for one that has no such mode."""
+    if not hasattr(engine, "sleep"):
+        raise Unavailable(
+            explain(
+                "this engine has no sleep mode",
+                asked="llm.sleep() or llm.wake()",
+                next_step='one that has: @model(..., engine="vllm", options={"sleep": True})',
+            )
+        )
+    return cast(Sleeping, engine)

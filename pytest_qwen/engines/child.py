@@ -15,7 +15,7 @@ from multiprocessing.connection import Pipe, wait
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from pytest_qwen.engines import HOSTED, target_of
+from pytest_qwen.engines import HOSTED, LOAD_TIMEOUT, target_of
 from pytest_qwen.engines.base import Likelihood, Loaded, LoadSpec, Pair, Request, Trace
 from pytest_qwen.engines.faults import again, exit_in_words
 from pytest_qwen.engines.wire import receive, send
@@ -54,7 +54,7 @@ class ChildEngine:
         """Nothing is started before `load`. Raises Misuse for an unknown engine."""
         self._name = name
         self._target = target_of(name)
-        self._env = _environment(env or {}, visible_device)
+        self._env = _environment({LOAD_TIMEOUT: f"{load_timeout_s:g}", **(env or {})}, visible_device)
         self._load_timeout_s = load_timeout_s
         self._run_timeout_s = run_timeout_s
         self._close_timeout_s = close_timeout_s
@@ -90,6 +90,14 @@ class ChildEngine:
     def rest(self) -> LoadSummary | None:
         """End a load that the child keeps up. Raises whatever the engine raises, and EngineFault."""
         return cast("LoadSummary | None", self._call("rest", None, self._run_timeout_s))
+
+    def sleep(self, level: int = 1) -> float:
+        """Have the engine give its memory back for a while; seconds. Raises Unavailable where it cannot."""
+        return cast(float, self._call("sleep", level, self._run_timeout_s))
+
+    def wake(self) -> float:
+        """Have a sleeping engine take its memory again; seconds until it can answer."""
+        return cast(float, self._call("wake", None, self._run_timeout_s))
 
     def close(self) -> None:
         """Ask the child to end, then make it; safe to call twice and after a fault."""
@@ -146,7 +154,9 @@ class ChildEngine:
 
     def _raise(self, process: _Process, error: QwenError) -> NoReturn:
         """Raise the child's error; after a fault or lack of memory the child is not used again."""
-        if isinstance(error, EngineFault):
+        if isinstance(error, EngineFault) and not process.log_tail():
+            self._end(error)
+        elif isinstance(error, EngineFault):
             self._fail(process, error.message, error.kind)
         if isinstance(error, DoesNotFit):
             self._end(error)

@@ -8,84 +8,26 @@ import re
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from pytest_qwen.engines import HOSTED
 from pytest_qwen.engines.base import Likelihood, Loaded, LoadSpec, Pair, Request, Trace
+from pytest_qwen.engines.fake_load import FakeLoad, batch, served_trace
 from pytest_qwen.engines.faults import translate
-from pytest_qwen.errors import EngineFault, Misuse, ModelUnusable, closest, explain
+from pytest_qwen.engines.programme import Programme, programme_of
+from pytest_qwen.errors import EngineFault, Misuse, ModelUnusable, explain
 from pytest_qwen.noise import factors
+from pytest_qwen.streams import LoadSummary
 
-_FAULTS = ("die", "segv", "hang", "cuda", "oom", "raise", "short", "missing", "corrupt")
 _PIECE = re.compile(r"\S+\s*|\s+")
 
 
 class OutOfMemoryError(RuntimeError):
     """Stands in for torch.OutOfMemoryError, which is known by its name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Programme:
-    """What the fake engine will do; each field is one pair of `LoadSpec.options`.
-
-    `jitter` is ("iid", 0.03) and the like: a noise model of `noise.factors` and its numbers; one factor a
-    round scales every time of that round. `warmup` holds factors for the first rounds, slower than the rest.
-    `fault` is "what@when": what is one of die, segv, hang, cuda, oom, raise, short, missing, corrupt; when is
-    "load" or the number of the run that it strikes, the first being 1. `load_log` is a file that gets one
-    line a load. `prefill_ms_per_token` is added to the TTFT for each prompt token. `favours` is the text
-    that it holds certain to follow anything; every other one is the less likely the longer it is.
-    """
-
-    ttft_ms: float = 100.0
-    itl_ms: float = 20.0
-    prefill_ms_per_token: float = 0.0
-    jitter: tuple[Any, ...] = ()
-    warmup: tuple[float, ...] = ()
-    seed: int = 0
-    fault: str = ""
-    load_s: float = 1.0
-    memory_gb: float = 1.0
-    text: str = "def add(a, b):\n    return a + b\n"
-    load_log: str = ""
-    favours: str = ""
-
-    @property
-    def strikes(self) -> tuple[str, str]:
-        """What goes wrong and when; ("", "") for never."""
-        what, _, when = self.fault.partition("@")
-        return what, when or ("load" if what else "")
-
-    def options(self) -> tuple[tuple[str, Any], ...]:
-        """As `LoadSpec.options`: only what differs from the defaults, sorted."""
-        default = Programme()
-        changed = (f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name))
-        return tuple((name, getattr(self, name)) for name in sorted(changed))
-
-
-def programme_of(options: Mapping[str, Any]) -> Programme:
-    """Read the programme; raises Misuse for an unknown option or fault."""
-    known = [f.name for f in fields(Programme)]
-    for name in options:
-        if name not in known:
-            near = closest(name, known)
-            slip = f"did you mean {near!r}?" if near else None
-            raise Misuse(explain("the fake engine has no such option", asked=name, slip=slip, choices=known))
-    programme = replace(Programme(), **options)
-    what, when = programme.strikes
-    if what and (what not in _FAULTS or not (when == "load" or when.isdecimal())):
-        raise Misuse(
-            explain(
-                "the fake engine has no such fault",
-                asked=repr(programme.fault),
-                slip='want "what@load" or "what@3" (the third run)',
-                choices=_FAULTS,
-            )
-        )
-    return programme
 
 
 class FakeEngine:
@@ -100,6 +42,7 @@ class FakeEngine:
         self._programme: Programme | None = None
         self._noise: Iterator[float] = iter(())
         self._runs = 0
+        self._load: tuple[Request, FakeLoad] | None = None
 
     def load(self, spec: LoadSpec) -> Loaded:
         """Read the programme from the spec's options and pretend to load.
@@ -134,11 +77,18 @@ class FakeEngine:
         prompt_tokens = self._prompt_tokens(request)
         self._runs += 1
         self._strike(programme, str(self._runs), "")
+        if request.load is not None:
+            return self._slice(programme, request, prompt_tokens)
         pieces, finish_reason = self._answer(programme, request)
         if on_token is not None:
             for piece in pieces:
                 on_token(piece)
         text = "".join(pieces)
+        if programme.served:
+            streams = batch(programme, request, (prompt_tokens, len(pieces)), self._factor)
+            served = served_trace(streams, prompt_tokens)
+            texts = (text,) * request.batch_size
+            return replace(served, batch_size=request.batch_size, texts=texts, finish_reason=finish_reason)
         return Trace(
             prompt_tokens=prompt_tokens,
             output_tokens=len(pieces),
@@ -169,8 +119,17 @@ class FakeEngine:
             for pair in pairs
         )
 
-    def rest(self) -> None:
-        """Nothing goes on between runs."""
+    def rest(self) -> LoadSummary | None:
+        """End the load that goes on between runs, if there is one."""
+        ended, self._load = self._load, None
+        return ended[1].rest() if ended else None
+
+    def _slice(self, programme: Programme, request: Request, prompt_tokens: int) -> Trace:
+        """The next slice of a load, which goes on while the request is equal apart from its seed."""
+        alike = replace(request, seed=0)
+        if self._load is None or self._load[0] != alike:
+            self._load = (alike, FakeLoad(programme, request, prompt_tokens))
+        return self._load[1].slice(self._factor())
 
     def close(self) -> None:
         """Forget the programme; safe to call twice."""
@@ -209,11 +168,14 @@ class FakeEngine:
 
     def _token_ns(self, programme: Programme, prompt_tokens: int, steps: int) -> tuple[int, ...]:
         """TTFT, then one ITL a step, all scaled by this round's factor."""
-        factor = next(self._noise)
-        if self._runs <= len(programme.warmup):
-            factor *= programme.warmup[self._runs - 1]
+        factor = self._factor()
         first = programme.ttft_ms + programme.prefill_ms_per_token * prompt_tokens
         return tuple(round((first + step * programme.itl_ms) * factor * 1e6) for step in range(steps))
+
+    def _factor(self) -> float:
+        """How slow this run is."""
+        warmup = self._ready().warmup
+        return next(self._noise) * (warmup[self._runs - 1] if self._runs <= len(warmup) else 1.0)
 
     def _strike(self, programme: Programme, now: str, model: str) -> None:
         """Do the programmed harm if it is due."""

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_qwen.engines import load_target
-from pytest_qwen.engines.base import Engine, Loaded
+from pytest_qwen.engines.base import Engine, Loaded, sleeping
 from pytest_qwen.engines.faults import translate
 from pytest_qwen.engines.wire import receive, send
 from pytest_qwen.errors import EngineFault, QwenError, Unavailable, explain
 
+_WITHOUT_ARGUMENT = ("rest", "wake")
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -121,8 +122,9 @@ class _Hosted:
         try:
             send(self._connection, ("ok", self._call(method, argument, wants_tokens)))
         except BaseException as error:  # even SystemExit: whatever an engine does must be answered
-            traceback.print_exc()
-            sys.stderr.flush()
+            if not isinstance(error, QwenError):  # ours say all there is to say
+                traceback.print_exc()
+                sys.stderr.flush()
             send(self._connection, ("error", _portable(translate(error))))
 
     def _call(self, method: str, argument: Any, wants_tokens: bool) -> Any:
@@ -130,9 +132,12 @@ class _Hosted:
             self._engine = load_target(self._target)
         if method == "run":
             return self._engine.run(argument, self._send_token if wants_tokens else None)
+        if method in ("sleep", "wake"):
+            sleeping(self._engine)
         if not hasattr(self._engine, method):  # what a newer session may ask of an engine of another's
             raise Unavailable(explain("this engine cannot do that", asked=f"{method}()", found=self._target))
-        value = self._engine.rest() if method == "rest" else getattr(self._engine, method)(argument)
+        call = getattr(self._engine, method)
+        value = call() if method in _WITHOUT_ARGUMENT else call(argument)
         return replace(value, pid=os.getpid()) if isinstance(value, Loaded) else value
 
     def _send_token(self, text: str) -> None:

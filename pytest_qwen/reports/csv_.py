@@ -31,6 +31,12 @@ COLUMNS = (
     "weights",
     "started",
     "nodeid",
+    "concurrency",
+    "request_rate",
+    "requests_per_sec",
+    "system_tokens_per_sec",
+    "error_ratio",
+    "longest_gap_ms",
 )
 
 
@@ -69,4 +75,10 @@ def _row(record: RunRecord) -> dict[str, object]:
         "weights": spec.get("weights"),
         "started": record.started,
         "nodeid": record.nodeid,
+        "concurrency": record.workload.get("concurrency"),
+        "request_rate": record.workload.get("request_rate"),
+        "requests_per_sec": figures.requests_per_sec,
+        "system_tokens_per_sec": figures.system_tokens_per_sec,
+        "error_ratio": figures.error_ratio,
+        "longest_gap_ms": figures.longest_gap_ms,
     }

@@ -12,6 +12,7 @@ from pytest_qwen.bounds import Bound
 from pytest_qwen.evidence import Round
 from pytest_qwen.outcomes import Outcome
 from pytest_qwen.records import RunRecord
+from pytest_qwen.streaming import longest_gap_ms
 from pytest_qwen.verdicts import Verdict
 
 
@@ -26,14 +27,18 @@ class Figures:
     model_memory_gb: float | None = None
     gpu_free_gb: float | None = None
     load_s: float | None = None
+    requests_per_sec: float | None = None
+    system_tokens_per_sec: float | None = None
+    error_ratio: float | None = None
+    longest_gap_ms: float | None = None
 
 
 def figures_of(record: RunRecord) -> Figures:
     """The figures of a record.
 
     `tokens_generated` is of one sequence, `tokens_per_sec` its decode rate, `time_s` from request to last
-    token. `gpu_free_gb` is the card's memory less the most that was in use in any watched round. GB is 1e9
-    bytes.
+    token; the last four are of a server's rounds alone. `gpu_free_gb` is the card's memory less the most that
+    was in use in any watched round. GB is 1e9 bytes.
     """
     weights = record.loaded.get("weights_bytes")
     tokens, rate, time_ms, ttft_ms = _work(record)
@@ -45,14 +50,30 @@ def figures_of(record: RunRecord) -> Figures:
         model_memory_gb=None if weights is None else weights / 1e9,
         gpu_free_gb=_free_gb(record),
         load_s=record.loaded.get("load_s"),
+        **_of_server(record),
     )
+
+
+def _of_server(record: RunRecord) -> dict[str, float | None]:
+    """What only a server's rounds have: the last measurement's rates, failures and longest gap."""
+    rounds = record.measurements[-1].rounds if record.measurements else ()
+    if not any(seen.streams for seen in rounds):
+        return {}
+    clean = [seen for seen in rounds if seen.clean]
+    ended = [stream for seen in rounds for stream in seen.streams]
+    return {
+        "requests_per_sec": _median_of(clean, "requests_per_sec"),
+        "system_tokens_per_sec": _median_of(clean, "output_tokens_per_sec"),
+        "error_ratio": sum(not stream.complete for stream in ended) / len(ended),
+        "longest_gap_ms": longest_gap_ms(ended),
+    }
 
 
 def _work(record: RunRecord) -> tuple[int | None, float | None, float | None, float | None]:
     """Tokens, decode rate, whole time (ms), TTFT (ms)."""
     clean = record.measurements[-1].clean_rounds if record.measurements else ()
     if clean:
-        tokens = round(median(seen.output_tokens for seen in clean))
+        tokens = round(median(seen.output_tokens for seen in clean)) or None  # a server may not count them
         names = ("decode_tokens_per_sec", "e2e_latency_ms", "ttft_ms")
         rate, time_ms, ttft_ms = (_median_of(clean, name) for name in names)
         return tokens, rate, time_ms, ttft_ms

@@ -14,6 +14,7 @@ from pytest_qwen.records import JOURNAL_NAME, RUN_NAME, RunHeader, RunRecord
 from pytest_qwen.reports.csv_ import csv_text
 from pytest_qwen.reports.json_ import journal_line, run_text
 from pytest_qwen.reports.laws_ import laws_section
+from pytest_qwen.reports.loads_ import load_rows, loads_section, searches_of, searches_section
 from pytest_qwen.reports.markdown import answer_pages, report_text
 from pytest_qwen.reports.published_ import published_section
 from pytest_qwen.reports.star_pages import star_pages, stars_section
@@ -111,7 +112,7 @@ class Writer:
         yield CSV_NAME, csv_text(records)
         rated = [one for record in records for one in rated_of(record)]
         stars = f"\n## Stars\n\n{stars_section([card for _, card in rated])}\n" if rated else ""
-        yield REPORT_NAME, report_text(records, header) + stars + _beside(records)
+        yield REPORT_NAME, report_text(records, header) + _loads(records) + stars + _beside(records)
         yield from answer_pages(records)
         if rated:
             yield STARS_NAME, stars_csv(card for _, card in rated)
@@ -139,6 +140,14 @@ class Writer:
             slip=slip,
             next_step=next_step,
         )
+
+
+def _loads(records: Sequence[RunRecord]) -> str:
+    """Loads as their clients saw them, and searches for the highest, where there are any."""
+    rows, searches = load_rows(records), searches_of(records)
+    parts = [f"\n## Loads\n\n{loads_section(rows)}\n"] if rows else []
+    parts += [f"\n## Highest loads\n\n{searches_section(searches)}\n"] if searches else []
+    return "".join(parts)
 
 
 def _beside(records: Sequence[RunRecord]) -> str:
