@@ -48,8 +48,9 @@ _TRAINING_LIMITS = WindowLimits(power_cap_clock_ratio=0.0)
 _ANY_NUMBER = 1_000_000
 
 
-# A client shares no CPU with the server that it asks, and tells itself when it could not keep up.
-_CLIENT_LIMITS = WindowLimits(busy_ratio=math.inf)
+# A client shares no CPU with the server that it asks, and tells itself when it could not keep up. Many users
+# keep the card at its power limit, as training does.
+_CLIENT_LIMITS = WindowLimits(busy_ratio=math.inf, power_cap_clock_ratio=0.0)
 _SPECIAL_LIMITS = {TRAINING: _TRAINING_LIMITS, **dict.fromkeys((ENDPOINT, *SERVERS), _CLIENT_LIMITS)}
 
 

@@ -65,7 +65,7 @@ BOUND_KINDS: dict[str, BoundKind] = {
             marker="max_error_rate",
             metric="error_ratio",
             direction="at most",
-            unit="ratio",
+            unit="of the requests",
             judged="requests",
         ),
         BoundKind(marker="min_goodput", metric="goodput_per_sec", direction="at least", unit="req/s"),

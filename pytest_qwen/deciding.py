@@ -101,9 +101,16 @@ def interval_of(
 
 
 def all_decided(bounds: Sequence[Bound], rounds: Sequence[Round], *, alpha: float) -> bool:
-    """Whether more rounds could not change any verdict."""
+    """Whether more rounds could not change any verdict.
+
+    Too many failed requests end it as well: a slice that lacks complete ones may never have the percentiles
+    that other bounds wait for.
+    """
     sequential = [bound for bound in bounds if bound.judged == "sequential"]
     shares = [bound for bound in bounds if bound.judged == "requests"]
+    seen_enough = sum(seen.clean for seen in rounds) >= FEWEST_ROUNDS
+    if seen_enough and any(error_side(bound, rounds, alpha) == "misses" for bound in shares):
+        return True
     return all(
         decide(bound, rounds, alpha=alpha).side != "unsure" or _never_shown(bound, rounds)
         for bound in sequential

@@ -82,10 +82,9 @@ class Measurement:
     """Every round of one workload on one loaded model, and why measuring stopped.
 
     `observed` holds session facts that no round repeats (vram_gb, allocated_gb, load_time_s; of a load
-    full_seconds, full_requests, full_failed, full_output_tokens_per_sec, ramp_seconds and what the server told; of a
-    comparison agreement). `stopped` is
-    "decided", "budget" or the text of the fault that ended it. `hints` are remarks such as "launch-bound
-    decoding".
+    full_seconds, full_requests, full_failed, full_output_tokens_per_sec, ramp_seconds and what the server
+    told; of a comparison agreement). `stopped` is "decided", "budget" or the text of the fault that ended
+    it. `hints` are remarks such as "launch-bound decoding".
     """
 
     rounds: tuple[Round, ...]

@@ -25,7 +25,7 @@ NO_ERRORS = Bound(
     metric="error_ratio",
     direction="at most",
     limit=0.0,
-    unit="ratio",
+    unit="of the requests",
     judged="requests",
 )
 # No level may take more of the whole budget, and one with less is not begun.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
@@ -223,12 +224,16 @@ def lacks_usage(streams: Iterable[Stream]) -> bool:
     return any(stream.state == "no-usage" for stream in streams)
 
 
+# How much of an answer had come is another number each time.
+_SO_FAR = re.compile(r",? after \d+ bytes( of the answer)?")
+
+
 def failures_in_words(streams: Iterable[Stream], most: int = 3) -> str:
     """How failed requests ended, the commonest first: "3 http-error (status 500), 1 cut"; "" for none."""
     counts: dict[tuple[str, str], int] = {}
     for stream in streams:
         if not stream.complete:
-            key = (stream.state, stream.detail.splitlines()[0] if stream.detail else "")
+            key = (stream.state, _SO_FAR.sub("", stream.detail.partition("\n")[0]))
             counts[key] = counts.get(key, 0) + 1
     ordered = sorted(counts.items(), key=lambda one: -one[1])
     words = [f"{n} {state}" + (f" ({detail})" if detail else "") for (state, detail), n in ordered[:most]]

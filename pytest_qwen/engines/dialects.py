@@ -32,9 +32,7 @@ class Dialect:
     sleep: bool = False
 
 
-# Read from the servers' own request schemas: vllm/entrypoints/openai/protocol.py,
-# sglang/srt/entrypoints/openai/protocol.py, tensorrt_llm/serve/openai_protocol.py, llama.cpp tools/server
-# README, text-generation-inference router/src/lib.rs, ollama openai/openai.go, transformers cli/serving.
+# vllm, llama-cpp and transformers were run; the others follow their servers' documents and were not.
 _UNTIL_LENGTH = {"ignore_eos": True, "min_tokens": "{n}"}
 _SALTED = {"cache_salt": "{salt}"}
 DIALECTS = {

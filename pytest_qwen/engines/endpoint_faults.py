@@ -96,7 +96,7 @@ def _unreachable(contact: Contact, detail: str) -> QwenError:
 
 
 def _refused_key(contact: Contact, detail: str) -> QwenError:
-    given = f"the environment variable {contact.key_env} holds one" if contact.key else "none was given"
+    given = f"the environment variable {contact.key_env} holds one" if contact.key else "no key was sent"
     what = "the endpoint refuses the API key" if contact.key else "the endpoint wants an API key"
     return Misuse(
         explain(

@@ -22,6 +22,10 @@ from pytest_qwen.streams import Client, Load, LoadSummary, Stream, count_states
 
 # A slice is not shorter: the client's own figures, taken every 5 ms, would say little of it.
 SHORTEST_SLICE_S = 0.5
+# A slice of an open loop ends by the clock, not with its last request: cut at an arrival it would be shorter
+# than its requests took to come, and its rate too high. This much longer than its requests need on average,
+# so that few slices lack some.
+_OPEN_SLICE = 1.5
 # A slice that nobody has waited for this long is begun anew: what watches a window did not watch it.
 _UNATTENDED_S = 1.0
 # What can wait (reading answers, writing requests) is done in pieces of this length, between packets.
@@ -90,6 +94,7 @@ class LoadGenerator:
         self._new_users: set[_User] = set()  # those of a closed loop that have not ended a request yet
         self._pumping = self._tidying = self._stopped = False
         self._timers: set[asyncio.TimerHandle] = set()
+        self._cut: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[Slice] | None = None
         self._start_ns = self._last_end_ns = 0
         self._ramp_ns: int | None = None
@@ -135,6 +140,8 @@ class LoadGenerator:
         self._stopped = True
         for timer in self._timers:
             timer.cancel()
+        if self._cut is not None:
+            self._cut.cancel()
         self._health.stop()
         self._client.close()
         while self._unread:
@@ -321,6 +328,7 @@ class LoadGenerator:
     def _begin_slice(self) -> None:
         self._slice = []
         self._health.begin_slice()
+        self._await_cut()
 
     def _check(self) -> None:
         """Give the slice to whoever waits if it is full, or the fault if nothing gets through."""
@@ -338,8 +346,27 @@ class LoadGenerator:
         return bool(tried) and not any(stream.complete for stream in self._all)
 
     def _full(self) -> bool:
-        enough = len(self._slice) >= max(1, self._load.slice_requests)
-        return self._ramp_ns is not None and enough and self._health.slice_seconds >= SHORTEST_SLICE_S
+        """Whether a closed loop's slice can be cut; an open one's is cut by the clock."""
+        closed = self._load.concurrency is not None
+        return closed and self._enough() and self._health.slice_seconds >= SHORTEST_SLICE_S
+
+    def _enough(self) -> bool:
+        return self._ramp_ns is not None and len(self._slice) >= max(1, self._load.slice_requests)
+
+    def _await_cut(self) -> None:
+        """Look when an open loop's slice is over; one that lacks requests lasts as long once more."""
+        if self._load.request_rate is None or self._stopped:
+            return
+        if self._cut is not None:
+            self._cut.cancel()
+        needed_s = _OPEN_SLICE * self._load.slice_requests / self._load.request_rate
+        self._cut = self._loop.call_later(max(SHORTEST_SLICE_S, needed_s), self._look)
+
+    def _look(self) -> None:
+        if self._waiter is not None and not self._waiter.done() and self._enough():
+            self._deliver(self._waiter)
+        else:
+            self._await_cut()
 
     def _deliver(self, waiter: asyncio.Future[Slice]) -> None:
         streams = tuple(stream for stream, _ in self._slice)

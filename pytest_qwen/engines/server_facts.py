@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 # Prometheus' text format: name, labels in braces, value, and perhaps a time.
 _LINE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{[^}]*\})? +([^ ]+)(?: +-?\d+)?")
-# Our name for a figure, and the servers' (vLLM, SGLang, TGI, llama.cpp; read from their sources).
+# What the servers call each figure (vLLM, SGLang, TGI, llama.cpp), by their documents; the first and the last
+# were seen.
 _RUNNING = (
     "vllm:num_requests_running",
     "sglang:num_running_reqs",

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from pytest_qwen.bounds import Bound
+from pytest_qwen.engines import ENDPOINT
+from pytest_qwen.engines.servers import SERVERS
 from pytest_qwen.evidence import Round
 from pytest_qwen.outcomes import Outcome
 from pytest_qwen.records import RunRecord
@@ -146,10 +148,17 @@ def device_label(record: RunRecord) -> str:
 
 
 def setting(record: RunRecord) -> str:
-    """The loaded configuration in one line: engine, optimisation, number formats, anything unusual."""
+    """The loaded configuration in one line: engine, optimisation, number formats, anything unusual.
+
+    Of a server only what it was asked for: how it decodes is its own affair.
+    """
     spec = record.spec
-    parts = [spec.get("engine"), spec.get("optimize"), spec.get("dtype"), spec.get("quantization")]
-    parts += [spec.get("attention"), spec.get("experts")]
+    engine = str(spec.get("engine") or "")
+    if engine == ENDPOINT:
+        return f"{engine} {dict(spec.get('options') or ()).get('url', '')}".strip()
+    unasked = {"optimize", "attention"} if engine in SERVERS else set()
+    names = ("engine", "optimize", "dtype", "quantization", "attention", "experts")
+    parts = [spec.get(name) for name in names if name not in unasked]
     if spec.get("weights") == "dummy":
         parts.append("dummy weights")
     if (spec.get("tensor_parallel") or 1) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
+from textwrap import wrap
 
 from pytest_qwen.evidence import Measurement, Round
 from pytest_qwen.levels import UNITS, Highest, Level
@@ -107,7 +108,7 @@ def loads_text(rows: Sequence[Sequence[str]], *, width: int, unicode: bool) -> s
     for row in spoken:
         lines.append(f"{row[0]}: {row[1]}, {row[2]} requests, failed {row[3]}")
         shown = [f"{name} {cell}" for name, cell in zip(LOAD_HEAD[4:], row[4:], strict=True) if cell]
-        lines += [f"    {part}" for part in shown]
+        lines += wrap("; ".join(shown), width, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
 
 

@@ -146,7 +146,7 @@ def test_missing_counts_give_no_verdict_on_tokens_and_one_on_times(odd):
 )
 def test_failed_requests_fail_the_test_in_words(broken, words):
     found = re.search(
-        rf"FAIL max_error_rate: ≤ 0 ratio: (\d+) of (\d+) requests failed \([^\n]*{words}", broken
+        rf"FAIL max_error_rate: ≤ 0 of the requests: (\d+) of (\d+) requests failed \([^\n]*{words}", broken
     )
     assert found, broken
     # each tenth is struck: the rest is measured and judged all the same

@@ -78,7 +78,7 @@ def test_an_allowed_error_rate_is_an_exact_test_over_all_requests(run: Run) -> N
     run(source.format(limit=0.25)).assert_outcomes(passed=1)
     result = run(source.format(limit=0.02))
     result.assert_outcomes(failed=1)
-    assert "FAIL max_error_rate: ≤ 0.02 ratio" in text_of(result)
+    assert "FAIL max_error_rate: ≤ 0.02 of the requests" in text_of(result)
 
 
 @pytest.mark.parametrize(
