@@ -1,6 +1,9 @@
 """One user against many: what each feels and what the server gives in all, beside published figures."""
 
+import pytest
+
 from pytest_qwen import model, sla
+from pytest_qwen.outcomes import NoVerdict
 
 TABLE = ("infrastructure", "vLLM against Ollama")
 NAMES = {"vllm": "vLLM", "ollama": "Ollama"}
@@ -30,6 +33,9 @@ def test_one_against_many(server, published):
 def test_most_users(server, published):
     """The most users whose answers begin within half a second and flow at 30 tokens a second."""
     found = server.llm.highest(concurrency=server.scale.search, **server.work)
+    reasons = {verdict.reason for level in found.levels for verdict in level.verdicts}
+    if found.value is None and reasons & {NoVerdict.CLIENT_LAG, NoVerdict.CLIENT_BEHIND}:
+        pytest.skip(f"this machine cannot keep the load up: {found}")
     assert found.value is not None, str(found)
     if server.full and server.engine in COMPARED:
         row = COMPARED[server.engine]

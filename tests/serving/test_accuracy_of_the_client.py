@@ -13,6 +13,8 @@ MODELS = {
     "plain": {},
     "odd": {"empty_first_ms": 2.0, "tokens_per_chunk": 4, "stall_at": 9, "stall_s": 0.1, "stall_share": 0.1},
 }
+# Far less than the 30 ms that are measured, and far more than a busy machine adds; the benchmark has figures.
+NEAR_MS = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +50,12 @@ def test_times_and_counts_are_those_of_the_server(server, model, concurrency):
         assert stream.ttft_ms >= served.ttft_ms
         assert stream.e2e_ms >= stream.last_ms
     # the client's clock starts before the server's and stops after it: what is left is the way there and back
-    assert median(stream.ttft_ms - served.ttft_ms for stream, served in pairs) < 2.0
+    assert median(stream.ttft_ms - served.ttft_ms for stream, served in pairs) < NEAR_MS
     differences = [
         abs((stream.last_ms - stream.ttft_ms) - (served.chunk_ns[-1] - served.chunk_ns[0]) / 1e6)
         for stream, served in pairs
     ]
-    assert median(differences) < 2.0
+    assert median(differences) < NEAR_MS
 
 
 def test_the_longest_gap_is_that_of_the_server(server):

@@ -81,14 +81,21 @@ def started(folder: Path, source: str, url: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
 
 
+# what a session says of a machine that is too busy to keep up its load: then it is no witness
+TOO_BUSY = ("the client's event loop lagged", "the client held less of the load")
+
+
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory):
-    """What two sessions printed and their exit codes; side by side, since they mostly wait."""
-    folder = tmp_path_factory.mktemp("sessions")
-    with MockServer(models=MODELS, ttft_ms=20.0, gap_ms=2.0) as server:
-        running = [started(folder / str(n), source, server.url) for n, source in enumerate((ODD, BROKEN))]
-        texts = [one.communicate()[0] for one in running]
-    assert [one.returncode for one in running] == [1, 1], texts
+    """What two sessions printed; side by side, since they mostly wait. They may find the machine too busy."""
+    for attempt in range(3):
+        folder = tmp_path_factory.mktemp(f"sessions-{attempt}")
+        with MockServer(models=MODELS, ttft_ms=20.0, gap_ms=2.0) as server:
+            running = [started(folder / str(n), source, server.url) for n, source in enumerate((ODD, BROKEN))]
+            texts = [one.communicate()[0] for one in running]
+        assert [one.returncode for one in running] == [1, 1], texts
+        if not any(words in text for words in TOO_BUSY for text in texts):
+            break
     return texts
 
 
@@ -128,7 +135,7 @@ def test_one_stall_is_in_the_longest_gap_and_in_the_report(odd):
     found = re.search(r"FAIL max_longest_gap: ≤ 400 ms: observed ([\d.]+) ms", odd)
     assert found, odd
     assert float(found[1]) >= 500
-    assert re.search(r"longest gap ms +5\d\d", odd)
+    assert re.search(r"longest gap ms +[5-9]\d\d", odd)
 
 
 def test_missing_counts_give_no_verdict_on_tokens_and_one_on_times(odd):
