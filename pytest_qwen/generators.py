@@ -1,16 +1,17 @@
-"""Reads what other load generators measured: guidellm, aiperf, vllm bench; says what their files hide."""
+"""Drives other load generators and reads their files: guidellm, aiperf, vllm bench; says what these hide."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from pytest_qwen.errors import Misuse, explain
+from pytest_qwen.errors import EngineFault, Misuse, NotInstalled, explain
 from pytest_qwen.streams import State, Stream
 
 # What none of the three writes down: success is a connection that ended without an error.
@@ -28,6 +29,7 @@ _GUIDELLM = (
     _NO_CLIENT,
 )
 _AIPERF = (_NO_END, _NO_CLIENT)
+_TAIL_LINES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,38 @@ def read(path: Path | str) -> Recording:
             "`vllm bench serve --save-result --save-detailed`",
         )
     )
+
+
+def drive(command: Sequence[str], result: Path | str, *, timeout_s: float = 3600.0) -> Recording:
+    """Run a load generator and read the file that it writes; one that was there before is removed first.
+
+    Raises NotInstalled when there is no such program, EngineFault when it fails or does not end in time,
+    with the last that it printed, and what `read` raises.
+    """
+    result = Path(result)
+    result.unlink(missing_ok=True)
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s, check=False
+        )
+    except FileNotFoundError as error:
+        raise NotInstalled(
+            explain("the load generator is not installed", asked=command[0], found=str(error))
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        what = f"the load generator did not end within {timeout_s:g} s"
+        raise EngineFault(explain(what, found=_tail(error.stdout or b""))) from None
+    if done.returncode or not result.exists():
+        what = f"ended with exit code {done.returncode}" if done.returncode else f"did not write {result}"
+        raise EngineFault(
+            explain(f"the load generator {what}", asked=" ".join(command), found=_tail(done.stdout))
+        )
+    return read(result)
+
+
+def _tail(output: bytes) -> str:
+    lines = output.decode("utf-8", "replace").strip().splitlines()[-_TAIL_LINES:]
+    return "\n".join(["its last output was", *(f"    | {line}" for line in lines)]) if lines else "no output"
 
 
 def _vllm(content: Mapping[str, Any]) -> Recording:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_qwen.engines.base import Loaded, LoadSpec, Message, Request
 from pytest_qwen.errors import Misuse, explain
@@ -14,6 +14,9 @@ from pytest_qwen.load_search import Range
 from pytest_qwen.loading import LOAD_ARGUMENTS, load_of, workload_request
 from pytest_qwen.memory import Fit
 from pytest_qwen.run import Answer, Run
+
+if TYPE_CHECKING:
+    from pytest_qwen.generators import Recording
 
 
 class Llm:
@@ -78,6 +81,14 @@ class Llm:
             return self._run.highest(request, "concurrency", concurrency, budget_s=budget_s)
         assert request_rate is not None  # noqa: S101 - checked above
         return self._run.highest(request, "request_rate", request_rate, budget_s=budget_s)
+
+    def take(self, recording: Recording) -> Measurement:
+        """Have the test's bounds judged on a load that another generator made of this server.
+
+        `recording` is what `generators.read` or `generators.drive` gives; the test's workload says what that
+        load was. Raises Misuse for one that is too short.
+        """
+        return self._run.take(recording)
 
     def memory_plan(self, **options: Any) -> Fit | None:
         """The memory that the test's workload (or these request options) needs on this card by the plan.

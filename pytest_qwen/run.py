@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from pytest_qwen import judge as judging
 from pytest_qwen import searching
@@ -27,7 +28,11 @@ from pytest_qwen.memory import Fit
 from pytest_qwen.metrics import slice_needed
 from pytest_qwen.outcomes import Outcome
 from pytest_qwen.sentinel import launch_bound
+from pytest_qwen.streams import Load
 from pytest_qwen.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from pytest_qwen.generators import Recording
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +230,27 @@ class Run:
         found = searching.highest(self, request, kind, asked, budget_s or self.limits.budget_s)
         self.searches.append(found)
         return found
+
+    def take(self, recording: Recording) -> Measurement:
+        """Keep a load that another tool made of this model as if it were measured here.
+
+        Raises Misuse when it is too short for a single slice.
+        """
+        from pytest_qwen.recorded_loads import measurement_of
+
+        request = workload_request(self.request.workload)
+        load = replace(request.load or Load(), slice_requests=slice_needed(self.own_bounds))
+        found = measurement_of(recording, self._sliced(replace(request, load=load), ()), self._observer)
+        if not found.rounds:
+            raise Misuse(
+                explain(
+                    "the recorded load is too short for a single slice",
+                    asked="; ".join(str(bound) for bound in self.own_bounds) or "no bound",
+                    found=f"{len(recording.streams)} requests, ramp and drain with them",
+                    next_step="record a longer load",
+                )
+            )
+        return self._keep(found)
 
     def _sliced(self, request: Request, bounds: Sequence[Bound]) -> Request:
         """A load's slices with as many requests as the bounds' percentiles need. Raises Misuse.

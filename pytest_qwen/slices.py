@@ -40,9 +40,10 @@ def client_limits(client: Client, load: Load | None) -> list[NoVerdict]:
     """
     found = []
     open_loop = load is not None and load.request_rate is not None
-    if client.lag_p99_ms > _MOST_LAG_MS or (open_loop and client.late_p99_ms > _MOST_LAG_MS):
+    lag_ms = client.lag_p99_ms or 0.0
+    if lag_ms > _MOST_LAG_MS or (open_loop and client.late_p99_ms > _MOST_LAG_MS):
         found.append(NoVerdict.CLIENT_LAG)
-    if client.held_ratio < _LEAST_HELD:
+    if client.held_ratio is not None and client.held_ratio < _LEAST_HELD:
         found.append(NoVerdict.CLIENT_BEHIND)
     return found
 

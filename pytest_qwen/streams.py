@@ -96,14 +96,14 @@ class Client:
     `held_ratio` is the share of the load that it really held: in a closed loop the mean number of requests
     in flight over the asked one, in an open loop the requests sent over those due. `lag_p99_ms` and
     `lag_max_ms` say how late its event loop woke up, `cpu_ratio` what share of one CPU it used,
-    `late_p99_ms` how long after its due time a request was sent.
+    `late_p99_ms` how long after its due time a request was sent. None is unknown: the client was not ours.
     """
 
     seconds: float
-    held_ratio: float
-    lag_p99_ms: float
-    lag_max_ms: float
-    cpu_ratio: float
+    held_ratio: float | None
+    lag_p99_ms: float | None
+    lag_max_ms: float | None
+    cpu_ratio: float | None
     late_p99_ms: float = 0.0
     in_flight: float = 0.0
 

@@ -24,7 +24,7 @@ LAYERS = {
     "checks rubric lifts star_texts agreement star_verdicts accuracy_verdicts",
     "records": "records quality_records",
     "reports": "reports progress",
-    "work": "bench run comparing load_search searching llm finetuning replay beside ledger plan_run scenarios rating grading stars accuracy",
+    "work": "bench run recorded_loads comparing load_search searching llm finetuning replay beside ledger plan_run scenarios rating grading stars accuracy",
     "glue": "plugin session items showing workshop fixture_makers settling recording live hookspecs cli cli_plan testing mock_server proxy",
 }
 ROW = {module: row for row, modules in enumerate(LAYERS.values()) for module in modules.split()}

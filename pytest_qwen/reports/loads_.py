@@ -94,8 +94,10 @@ def _client(rounds: Sequence[Round]) -> str:
     clients = [seen.client for seen in rounds if seen.client is not None]
     if not clients:
         return ""
-    held, lag = min(one.held_ratio for one in clients), max(one.lag_p99_ms for one in clients)
-    return f"held {held:.1%}, lag {number(lag)} ms".replace("%", " %")
+    held = min((one.held_ratio for one in clients if one.held_ratio is not None), default=None)
+    lag = max((one.lag_p99_ms for one in clients if one.lag_p99_ms is not None), default=None)
+    shown = [] if held is None else [f"held {held:.1%}".replace("%", " %")]
+    return ", ".join([*shown, *([] if lag is None else [f"lag {number(lag)} ms"])])
 
 
 def loads_text(rows: Sequence[Sequence[str]], *, width: int, unicode: bool) -> str:

@@ -128,6 +128,16 @@ def test_an_open_loop_counts_from_when_a_request_was_due(engine: EndpointEngine)
     assert client(trace).late_p99_ms >= 0
 
 
+def test_a_slice_of_an_open_loop_ends_by_the_clock_and_not_with_its_last_request(
+    engine: EndpointEngine,
+) -> None:
+    load = {"concurrency": None, "request_rate": 40.0, "arrival": "constant", "slice_requests": 20}
+    trace = engine.run(asked(**load))
+    # the twentieth request has ended after half a second
+    assert client(trace).seconds >= 0.75
+    assert len(trace.streams) > 20
+
+
 def test_poisson_arrivals_follow_the_seed(engine: EndpointEngine) -> None:
     load = {"concurrency": None, "request_rate": 200.0, "slice_requests": 60}
 

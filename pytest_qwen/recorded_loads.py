@@ -1,0 +1,111 @@
+"""A load that another tool made, as rounds of ours: its steady part cut into slices, to be judged alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pytest_qwen.engines.base import Request
+from pytest_qwen.engines.together import trace_of
+from pytest_qwen.evidence import Measurement
+from pytest_qwen.generators import Recording
+from pytest_qwen.measure import Observer, to_round
+from pytest_qwen.streaming import output_tokens
+from pytest_qwen.streams import Client, Load, Stream
+
+# Slices of an open load are cut by the clock; this much longer than their requests need on average, so that
+# few of them lack some.
+_LONGER = 1.5
+
+
+def measurement_of(recording: Recording, request: Request, observer: Observer) -> Measurement:
+    """What the tool measured, its ramp and its drain cut off; what its file hides stands in the hints.
+
+    `request` is what the tool was told to ask, by the test's workload: with a concurrency in it the load was
+    a closed loop of so many users. No round is there when the recording is too short for a single slice.
+    """
+    load = request.load or Load()
+    asked = request.output_tokens if request.ignore_eos else None
+    streams = sorted((replace(one, asked_tokens=asked) for one in recording.streams), key=_end_ms)
+    began, ended = _steady(streams, load)
+    steady = [one for one in streams if began < _end_ms(one) <= ended]
+    rounds = []
+    for index, (first_ms, last_ms, part) in enumerate(_slices(steady, began, ended, load)):
+        client = _client(streams, first_ms, last_ms, load)
+        trace = replace(trace_of(part, [""] * len(part)), client=client)
+        context = observer.context(request, trace)
+        rounds.append(to_round(request, trace, None, context, index, "round"))
+    return Measurement(
+        rounds=tuple(rounds),
+        observed=_facts(streams, began),
+        stopped="budget",
+        seconds=_end_ms(streams[-1]) / 1000 if streams else 0.0,
+        hints=tuple(f"{recording.tool}'s file cannot show {words}" for words in recording.hides),
+    )
+
+
+def _end_ms(stream: Stream) -> float:
+    """When a request ended, since the first one was sent."""
+    return stream.sent_ms + (stream.e2e_ms or stream.last_ms or 0.0)
+
+
+def _steady(streams: Sequence[Stream], load: Load) -> tuple[float, float]:
+    """From when every user has had an answer (open: two mean answers) to the last sending; milliseconds."""
+    if not streams:
+        return 0.0, 0.0
+    if load.concurrency is not None:
+        ramp = _end_ms(streams[min(load.concurrency, len(streams)) - 1])
+    else:
+        ramp = 2 * sum(_end_ms(one) - one.sent_ms for one in streams) / len(streams)
+    return ramp, max(one.sent_ms for one in streams)
+
+
+def _slices(
+    steady: Sequence[Stream], began: float, ended: float, load: Load
+) -> list[tuple[float, float, tuple[Stream, ...]]]:
+    """(begin, end, requests) of each slice: whole turns of a closed loop's users, else equal times."""
+    needed = max(1, load.slice_requests)
+    if load.concurrency is not None:
+        parts = [tuple(steady[at : at + needed]) for at in range(0, len(steady) - needed + 1, needed)]
+        ends = [_end_ms(part[-1]) for part in parts]
+        return list(zip([began, *ends], ends, parts, strict=False))
+    count = int(len(steady) / (_LONGER * needed))
+    cuts = [began + (ended - began) * n / max(1, count) for n in range(count + 1)]
+    return [
+        (first, last, tuple(one for one in steady if first < _end_ms(one) <= last))
+        for first, last in zip(cuts, cuts[1:], strict=False)
+    ]
+
+
+def _client(streams: Sequence[Stream], first_ms: float, last_ms: float, load: Load) -> Client:
+    """How much of the load the tool held, by its own times; what it does not tell of itself is unknown."""
+    inside = (
+        max(0.0, min(_end_ms(one), last_ms) - max(one.sent_ms, first_ms))
+        for one in streams
+        if one.sent_ms < last_ms
+    )
+    in_flight = sum(inside) / (last_ms - first_ms)
+    held = None if load.concurrency is None else min(1.0, in_flight / load.concurrency)
+    return Client(
+        seconds=(last_ms - first_ms) / 1000,
+        held_ratio=held,
+        lag_p99_ms=None,
+        lag_max_ms=None,
+        cpu_ratio=None,
+        in_flight=in_flight,
+    )
+
+
+def _facts(streams: Sequence[Stream], ramp_ms: float) -> dict[str, float]:
+    """The whole load, ramp and drain included, under the names that loads of ours have."""
+    if not streams:
+        return {}
+    seconds = max(map(_end_ms, streams)) / 1000
+    facts = {
+        "full_seconds": seconds,
+        "full_requests": float(len(streams)),
+        "full_failed": float(sum(not one.complete for one in streams)),
+        "ramp_seconds": ramp_ms / 1000,
+    }
+    tokens = output_tokens(streams)
+    return facts | ({"full_output_tokens_per_sec": tokens / seconds} if tokens and seconds > 0 else {})
