@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from pytest_qwen.engines.base import Request
 from pytest_qwen.engines.together import trace_of
@@ -73,7 +74,7 @@ def _slices(
     cuts = [began + (ended - began) * n / max(1, count) for n in range(count + 1)]
     return [
         (first, last, tuple(one for one in steady if first < _end_ms(one) <= last))
-        for first, last in zip(cuts, cuts[1:], strict=False)
+        for first, last in pairwise(cuts)
     ]
 
 
