@@ -245,11 +245,14 @@ class Bench:
             pool.close()
 
     def _pool(self) -> tuple[int, Pool]:
-        """The pool of the first device that is free, else of the first one, which is then waited for."""
+        """The pool of the first device that is free, else of the first one, which is then waited for.
+
+        Two sessions that load one endpoint would measure each other, as on a device of this machine.
+        """
         if self._pools:
             return next(iter(self._pools.items()))
         devices = self.target.devices
-        locks = [DeviceLock(d.uuid) for d in devices] or [DeviceLock("cpu")]
+        locks = [DeviceLock(d.uuid) for d in devices] or [DeviceLock(self.settings.endpoint or "cpu")]
         chosen = next((i for i, lock in enumerate(locks) if _free(lock)), 0)
         visible = devices[chosen].uuid if devices else None
         self._pools[chosen] = Pool(

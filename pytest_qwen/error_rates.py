@@ -12,7 +12,7 @@ from pytest_qwen.metrics import count_failed
 from pytest_qwen.outcomes import NoVerdict, Outcome
 from pytest_qwen.statistics import Side
 from pytest_qwen.streaming import failures_in_words
-from pytest_qwen.verdicts import Verdict
+from pytest_qwen.verdicts import Verdict, nothing_seen
 
 _OUTCOME = {"meets": Outcome.PASS, "misses": Outcome.FAIL, "unsure": Outcome.NO_VERDICT}
 
@@ -52,17 +52,7 @@ def _no_request(bound: Bound, measurement: Measurement) -> Verdict:
         reason = f"{NoVerdict.ERRORS}: {measurement.stopped}"
     elif measurement.rounds:
         reason = NoVerdict.NOT_MEASURABLE
-    return Verdict(
-        bound=bound,
-        outcome=Outcome.NO_VERDICT,
-        reason=reason,
-        estimate=None,
-        low=None,
-        high=None,
-        n=0,
-        ceiling=None,
-        explanation=f"{Outcome.NO_VERDICT} {bound}: no request of a load has ended ({reason})",
-    )
+    return nothing_seen(bound, reason, f"no request of a load has ended ({reason})")
 
 
 def _unsure_reason(measurement: Measurement, n: int) -> str:

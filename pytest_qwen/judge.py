@@ -15,7 +15,7 @@ from pytest_qwen.metrics import fraction_of_rounds, samples_needed, value_of, wi
 from pytest_qwen.outcomes import NoVerdict, Outcome
 from pytest_qwen.statistics import Decision, minimum_samples, percentile
 from pytest_qwen.streaming import lacks_usage
-from pytest_qwen.verdicts import Verdict
+from pytest_qwen.verdicts import Verdict, nothing_seen
 
 _OUTCOME = {"meets": Outcome.PASS, "misses": Outcome.FAIL, "unsure": Outcome.NO_VERDICT}
 _DIGITS = 4
@@ -47,7 +47,9 @@ def _judge_observed(bound: Bound, measurement: Measurement, ceiling: float | Non
     if shown:  # of rounds that may not be judged
         return _shown(bound, shown, _no_values_reason(bound, measurement), ceiling)
     if not seen:
-        return _nothing(bound, ceiling, NoVerdict.NOT_MEASURABLE, f"nothing here measures {bound.metric}")
+        return nothing_seen(
+            bound, NoVerdict.NOT_MEASURABLE, f"nothing here measures {bound.metric}", ceiling=ceiling
+        )
     worst = max(seen) if bound.direction == "at most" else min(seen)
     outcome = Outcome.PASS if bound.met_by(worst) else Outcome.FAIL
     return Verdict(
@@ -71,7 +73,9 @@ def _judge_sequential(bound: Bound, measurement: Measurement, alpha: float, ceil
         if shown:
             return _shown(bound, shown, reason, ceiling)
         beside = _gap_beside(bound, measurement)
-        return _nothing(bound, ceiling, reason, f"no clean round gave {bound.metric} ({reason}){beside}")
+        return nothing_seen(
+            bound, reason, f"no clean round gave {bound.metric} ({reason}){beside}", ceiling=ceiling
+        )
     decision = decide(bound, measurement.rounds, alpha=alpha)
     fraction = fraction_of_rounds(bound, measurement.rounds)
     low, high = interval_of(bound, values, alpha=alpha, rounds=measurement.rounds)
@@ -104,7 +108,7 @@ def _shown(bound: Bound, values: Sequence[float], reason: str, ceiling: float | 
     estimate = percentile(values, fraction)
     measured = f"measured {estimate:.{_DIGITS}g} {bound.unit} in {len(values)} rounds"
     return replace(
-        _nothing(bound, ceiling, reason, ""),
+        nothing_seen(bound, reason, "", ceiling=ceiling),
         estimate=estimate,
         low=-math.inf,
         high=math.inf,
@@ -140,20 +144,6 @@ def _sentence(
         f" [{low}, {high}] at {1 - alpha:.0%} confidence, n={n}"
     )
     return f"{text}; {reason}" if reason else text
-
-
-def _nothing(bound: Bound, ceiling: float | None, reason: str, explanation: str) -> Verdict:
-    return Verdict(
-        bound=bound,
-        outcome=Outcome.NO_VERDICT,
-        reason=reason,
-        estimate=None,
-        low=None,
-        high=None,
-        n=0,
-        ceiling=ceiling,
-        explanation=f"{Outcome.NO_VERDICT} {bound}: {explanation}",
-    )
 
 
 def _no_values_reason(bound: Bound, measurement: Measurement) -> str:

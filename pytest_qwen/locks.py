@@ -48,7 +48,7 @@ def runtime_directory() -> Path:
 
 
 class DeviceLock:
-    """The lock of one device, "cpu" or a GPU's UUID: timing on a shared device is worth nothing.
+    """The lock of one device ("cpu" or a GPU's UUID) or endpoint (its URL): two who time it time each other.
 
     Another process that asks waits; two locks of one process exclude each other too. Not for threads.
     """

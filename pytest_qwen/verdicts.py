@@ -28,3 +28,18 @@ class Verdict:
     n: int
     ceiling: float | None
     explanation: str
+
+
+def nothing_seen(bound: Bound, reason: str, explanation: str, *, ceiling: float | None = None) -> Verdict:
+    """NO VERDICT on a bound with no observation; the explanation goes on after the bound's name."""
+    return Verdict(
+        bound=bound,
+        outcome=Outcome.NO_VERDICT,
+        reason=reason,
+        estimate=None,
+        low=None,
+        high=None,
+        n=0,
+        ceiling=ceiling,
+        explanation=f"{Outcome.NO_VERDICT} {bound}: {explanation}",
+    )

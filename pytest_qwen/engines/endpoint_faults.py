@@ -87,7 +87,7 @@ def which_model(contact: Contact) -> QwenError:
 
 
 def _unreachable(contact: Contact, detail: str) -> QwenError:
-    next_step = None
+    next_step = f"see that the server runs and listens there: curl {contact.url}/models"
     if "certificate" in detail:
         next_step = "SSL_CERT_FILE=FILE names the authority that signed it; checks are never switched off"
     return Unavailable(
