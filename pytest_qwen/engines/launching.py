@@ -197,7 +197,8 @@ def _check(row: Server, spec: LoadSpec, options: Options) -> None:
     asked |= {"sleep": True} if options.sleep else {}
     for name, value in asked.items():
         if row.name == "llama-cpp" and name == "quantization" and str(value).startswith("gguf:"):
-            continue  # names the type of the file
+            _check_type_of_file(spec, str(value))
+            continue
         if name not in row.flags:
             raise _cannot(row, name, value)
         names = row.values.get(name)
@@ -278,3 +279,16 @@ def _with_python(row: Server, python: str) -> tuple[str, ...]:
 def _search_path() -> str:
     """PATH, and the folder of this Python: programs of a virtual environment that is not activated."""
     return os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent)))
+
+
+def _check_type_of_file(spec: LoadSpec, quantization: str) -> None:
+    """A GGUF file has the type that it was made with: a mark can only name it. Raises Unavailable."""
+    if spec.weights == "dummy" and quantization.lower() != "gguf:f16":
+        raise Unavailable(
+            explain(
+                "random weights for llama.cpp are written in half precision",
+                asked=f"quantization={quantization!r} with dummy weights",
+                next_step="name a real GGUF file of that type as the model",
+                choices=["gguf:F16"],
+            )
+        )

@@ -116,6 +116,12 @@ def test_the_sleep_routes_are_opened_only_for_a_load_that_sleeps(program: str) -
     [
         ("llama-cpp", {"tensor_parallel": 2}, Unavailable, "an engine that can: vllm, sglang"),
         ("llama-cpp", {"quantization": "fp8"}, Unavailable, "name a GGUF file of that type"),
+        (
+            "llama-cpp",
+            {"quantization": "gguf:Q4_K_M", "weights": "dummy"},
+            Unavailable,
+            "random weights for llama.cpp are written in half precision",
+        ),
         ("vllm", {"kv_cache": "int4"}, Unavailable, "valid: fp8"),
         ("vllm", {"attention": "eager"}, Unavailable, "transformers-serve"),
         ("transformers-serve", {"kv_cache": "fp8"}, Unavailable, "cannot be asked for kv_cache"),
