@@ -136,7 +136,7 @@ def check(spec: LoadSpec, *, capability: tuple[int, int] | None, checkpoint: str
             explain(
                 f"{spec.quantization} runs in llama.cpp, not in the transformers engine",
                 asked=asked,
-                next_step="@model("FILE.gguf", engine="llama-cpp"), or a method that this engine makes",
+                next_step='@model("FILE.gguf", engine="llama-cpp"), or a method that this engine makes',
                 choices=[m.name for m in METHODS.values() if m.made == "on load"],
             )
         )
