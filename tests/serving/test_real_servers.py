@@ -140,6 +140,6 @@ REAL_TESTS = """
 def test_a_real_model_on_llama_cpp(tmp_path: Path, cache: Path) -> None:
     pytest.importorskip("xllamacpp")
     source = REAL_TESTS.format(model=os.environ[REAL])
-    done = session(tmp_path, cache, source, "--qwen-budget=60", "--qwen-no-verdict=skip")
+    done = session(tmp_path, cache, source, "--qwen-budget=300", "--qwen-no-verdict=skip")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 model loaded" in done.stdout
