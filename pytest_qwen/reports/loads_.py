@@ -57,7 +57,7 @@ def _asked(record: RunRecord, measurement: Measurement) -> str:
     if rate is not None:
         return f"{number(rate)} req/s"
     held = [seen.client.in_flight for seen in measurement.rounds if seen.client is not None]
-    return f"{number(fmean(held))} at once"
+    return f"about {max(1, round(fmean(held)))} at once"
 
 
 def _cells(measurement: Measurement) -> tuple[str, ...]:
