@@ -43,10 +43,8 @@ _ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TOKENIZERS
 # card gives for such work, not a disturbance. Heat and power brakes still spoil a round.
 _TRAINING_LIMITS = WindowLimits(power_cap_clock_ratio=0.0)
 
-
 # Of an open loop nobody knows how many requests will be on their way at once: more than any server keeps.
 _ANY_NUMBER = 1_000_000
-
 
 # A client shares no CPU with the server that it asks, and tells itself when it could not keep up. Many users
 # keep the card at its power limit, as training does.

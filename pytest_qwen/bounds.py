@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Direction = Literal["at least", "at most"]
 
@@ -23,6 +23,17 @@ class BoundKind:
     direction: Direction
     unit: str
     judged: Literal["sequential", "observed", "requests"] = "sequential"
+
+    def bound(self, limit: float, stat: str = "median", **given: Any) -> Bound:
+        """A bound of this kind; `given` are other fields of it, such as another metric."""
+        fields: dict[str, Any] = {
+            "marker": self.marker,
+            "metric": self.metric,
+            "direction": self.direction,
+            "unit": self.unit,
+            "judged": self.judged,
+        }
+        return Bound(limit=limit, stat=stat, **(fields | given))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pytest_qwen.bounds import Bound
+from pytest_qwen.bounds import BOUND_KINDS
 from pytest_qwen.deciding import interval_of
 from pytest_qwen.errors import EngineFault
 from pytest_qwen.evidence import Measurement, Round
 from pytest_qwen.statistics import percentile
 
-EVEN = Bound(marker="max_slowdown", metric="slowdown_ratio", direction="at most", limit=1.0, unit="ratio")
+EVEN = BOUND_KINDS["max_slowdown"].bound(1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

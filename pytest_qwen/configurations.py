@@ -178,3 +178,17 @@ def _dense_layers(given: _Given, layers: int) -> int:
     listed = set(given.config.get("mlp_only_layers") or ())
     step = given.number("decoder_sparse_step", default=1)
     return sum(1 for layer in range(layers) if layer in listed or (layer + 1) % step)
+
+
+def qwen2_fields(shape: ModelShape) -> dict[str, Any]:
+    """What a Qwen2 configuration says of a model of equal shape, such as one of the first Qwen generation."""
+    return {
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "vocab_size": shape.vocab,
+        "max_position_embeddings": shape.max_positions or 8192,
+        "tie_word_embeddings": shape.tied_embeddings,
+    }

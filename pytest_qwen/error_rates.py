@@ -9,12 +9,10 @@ from pytest_qwen.bounds import Bound
 from pytest_qwen.evalues import log_evidence
 from pytest_qwen.evidence import Measurement, Round
 from pytest_qwen.metrics import count_failed
-from pytest_qwen.outcomes import NoVerdict, Outcome
+from pytest_qwen.outcomes import NoVerdict
 from pytest_qwen.statistics import Side
 from pytest_qwen.streaming import failures_in_words
-from pytest_qwen.verdicts import Verdict, nothing_seen
-
-_OUTCOME = {"meets": Outcome.PASS, "misses": Outcome.FAIL, "unsure": Outcome.NO_VERDICT}
+from pytest_qwen.verdicts import OUTCOME_OF, Verdict, fault_reason, nothing_seen
 
 
 def judge_errors(bound: Bound, measurement: Measurement, alpha: float) -> Verdict:
@@ -26,7 +24,7 @@ def judge_errors(bound: Bound, measurement: Measurement, alpha: float) -> Verdic
         return _no_request(bound, measurement)
     low, high = share_bounds(failed, n, alpha)
     side = _side(bound, failed, n, alpha)
-    outcome = _OUTCOME[side]
+    outcome = OUTCOME_OF[side]
     reason = _unsure_reason(measurement, n) if side == "unsure" else ""
     words = failures_in_words(stream for seen in rounds for stream in seen.streams)
     text = f"{outcome} {bound}: {failed} of {n} requests failed"
@@ -47,18 +45,13 @@ def judge_errors(bound: Bound, measurement: Measurement, alpha: float) -> Verdic
 
 
 def _no_request(bound: Bound, measurement: Measurement) -> Verdict:
-    reason: str = NoVerdict.BUDGET
-    if measurement.stopped not in ("decided", "budget"):
-        reason = f"{NoVerdict.ERRORS}: {measurement.stopped}"
-    elif measurement.rounds:
-        reason = NoVerdict.NOT_MEASURABLE
+    unseen = NoVerdict.NOT_MEASURABLE if measurement.rounds else NoVerdict.BUDGET
+    reason = fault_reason(measurement) or unseen
     return nothing_seen(bound, reason, f"no request of a load has ended ({reason})")
 
 
 def _unsure_reason(measurement: Measurement, n: int) -> str:
-    if measurement.stopped not in ("decided", "budget"):
-        return f"{NoVerdict.ERRORS}: {measurement.stopped}"
-    return f"{NoVerdict.TOO_FEW}: {n} requests"
+    return fault_reason(measurement) or f"{NoVerdict.TOO_FEW}: {n} requests"
 
 
 def _all_errors(measurement: Measurement) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_qwen import data
-from pytest_qwen.bounds import BOUND_KINDS, Bound
+from pytest_qwen.bounds import BOUND_KINDS
 from pytest_qwen.configurations import shape_from_config
 from pytest_qwen.deciding import interval_of
 from pytest_qwen.engines import TRAINING
@@ -21,7 +21,7 @@ from pytest_qwen.training_memory import METHODS, OPTIMIZERS, TARGETS, Step, Trai
 
 _KIND = BOUND_KINDS["max_step_time"]
 # any limit: the interval of the median does not depend on it
-_MEDIAN = Bound(marker=_KIND.marker, metric=_KIND.metric, direction=_KIND.direction, limit=1.0, unit="s")
+_MEDIAN = _KIND.bound(1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,8 @@ from pytest_qwen.metrics import fraction_of_rounds, samples_needed, value_of, wi
 from pytest_qwen.outcomes import NoVerdict, Outcome
 from pytest_qwen.statistics import Decision, minimum_samples, percentile
 from pytest_qwen.streaming import lacks_usage
-from pytest_qwen.verdicts import Verdict, nothing_seen
+from pytest_qwen.verdicts import OUTCOME_OF, Verdict, fault_reason, nothing_seen
 
-_OUTCOME = {"meets": Outcome.PASS, "misses": Outcome.FAIL, "unsure": Outcome.NO_VERDICT}
 _DIGITS = 4
 # Data sheets round their peaks, and clocks run a little above them.
 _CEILING_TOLERANCE = 1.05
@@ -81,7 +80,7 @@ def _judge_sequential(bound: Bound, measurement: Measurement, alpha: float, ceil
     low, high = interval_of(bound, values, alpha=alpha, rounds=measurement.rounds)
     # the quantile that must meet the limit: the upper one for "at most", the lower one for "at least"
     estimate = percentile(values, fraction if bound.direction == "at most" else 1 - fraction)
-    outcome, reason = _OUTCOME[decision.side], ""
+    outcome, reason = OUTCOME_OF[decision.side], ""
     if ceiling is not None and _beyond(bound, estimate, ceiling):
         outcome, reason = Outcome.NO_VERDICT, NoVerdict.BEYOND_PHYSICS
     elif 2 * len(values) < len(measurement.clean_rounds):  # the few that have it may be the odd ones
@@ -150,8 +149,8 @@ def _no_values_reason(bound: Bound, measurement: Measurement) -> str:
     violated = _worst_violation(measurement)
     if violated:
         return violated
-    if measurement.stopped not in ("decided", "budget"):
-        return f"{NoVerdict.ERRORS}: {measurement.stopped}"
+    if fault := fault_reason(measurement):
+        return fault
     clean = measurement.clean_rounds
     return _lacking_reason(bound, clean) if clean else NoVerdict.BUDGET
 
@@ -188,8 +187,8 @@ def _unsure_reason(
     violated = _worst_violation(measurement)
     if violated:
         return violated
-    if measurement.stopped not in ("decided", "budget"):
-        return f"{NoVerdict.ERRORS}: {measurement.stopped}"
+    if fault := fault_reason(measurement):
+        return fault
     needed = minimum_samples(fraction, alpha)
     if decision.n < needed:
         return f"{NoVerdict.TOO_FEW}: {decision.n} of at least {needed}"

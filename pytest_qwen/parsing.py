@@ -228,22 +228,15 @@ SLO_METRICS = {"ttft": "ttft_ms", "tpot": "tpot_ms", "itl": "itl_ms", "e2e": "e2
 
 def bound_of(marker: Limit) -> Bound:
     """The bound that a parsed bound marker sets; a `min_goodput` has the limits that it names itself."""
-    kind = BOUND_KINDS[marker.name]
-    system = isinstance(marker, MinTokensPerSec) and marker.scope == "system"
-    versus = None
+    given: dict[str, Any] = {}
+    if isinstance(marker, MinTokensPerSec) and marker.scope == "system":
+        given["metric"] = "output_tokens_per_sec"
     if isinstance(marker, MaxSlowdown):
-        versus = _versus(marker.vs)
-    return Bound(
-        marker=marker.name,
-        metric="output_tokens_per_sec" if system else kind.metric,
-        direction=kind.direction,
-        limit=marker.limit,
-        unit=kind.unit,
-        stat=marker.stat if isinstance(marker, Statistical) else "median",
-        judged=kind.judged,
-        vs=versus,
-        slos=_slos(marker) if isinstance(marker, MinGoodput) else (),
-    )
+        given["vs"] = _versus(marker.vs)
+    if isinstance(marker, MinGoodput):
+        given["slos"] = _slos(marker)
+    stat = marker.stat if isinstance(marker, Statistical) else "median"
+    return BOUND_KINDS[marker.name].bound(marker.limit, stat, **given)
 
 
 def _slos(marker: MinGoodput) -> tuple[Slo, ...]:

@@ -7,16 +7,13 @@ from dataclasses import replace
 from itertools import pairwise
 
 from pytest_qwen.engines.base import Request
-from pytest_qwen.engines.together import trace_of
+from pytest_qwen.engines.served_traces import trace_of
 from pytest_qwen.evidence import Measurement
 from pytest_qwen.generators import Recording
 from pytest_qwen.measure import Observer, to_round
+from pytest_qwen.slices import facts_of_load
 from pytest_qwen.streaming import output_tokens
-from pytest_qwen.streams import Client, Load, Stream
-
-# Slices of an open load are cut by the clock; this much longer than their requests need on average, so that
-# few of them lack some.
-_LONGER = 1.5
+from pytest_qwen.streams import OPEN_SLICE, Client, Load, LoadSummary, Stream, count_states
 
 
 def measurement_of(recording: Recording, request: Request, observer: Observer) -> Measurement:
@@ -27,27 +24,25 @@ def measurement_of(recording: Recording, request: Request, observer: Observer) -
     """
     load = request.load or Load()
     asked = request.output_tokens if request.ignore_eos else None
-    streams = sorted((replace(one, asked_tokens=asked) for one in recording.streams), key=_end_ms)
+    streams = sorted(
+        (replace(one, asked_tokens=asked) for one in recording.streams), key=lambda one: one.end_ms
+    )
     began, ended = _steady(streams, load)
-    steady = [one for one in streams if began < _end_ms(one) <= ended]
+    steady = [one for one in streams if began < one.end_ms <= ended]
     rounds = []
     for index, (first_ms, last_ms, part) in enumerate(_slices(steady, began, ended, load)):
         client = _client(streams, first_ms, last_ms, load)
         trace = replace(trace_of(part, [""] * len(part)), client=client)
         context = observer.context(request, trace)
         rounds.append(to_round(request, trace, None, context, index, "round"))
+    whole = _summary(streams, began)
     return Measurement(
         rounds=tuple(rounds),
-        observed=_facts(streams, began),
+        observed=facts_of_load([whole]) if streams else {},
         stopped="budget",
-        seconds=_end_ms(streams[-1]) / 1000 if streams else 0.0,
+        seconds=whole.seconds,
         hints=tuple(f"{recording.tool}'s file cannot show {words}" for words in recording.hides),
     )
-
-
-def _end_ms(stream: Stream) -> float:
-    """When a request ended, since the first one was sent."""
-    return stream.sent_ms + (stream.e2e_ms or stream.last_ms or 0.0)
 
 
 def _steady(streams: Sequence[Stream], load: Load) -> tuple[float, float]:
@@ -55,9 +50,9 @@ def _steady(streams: Sequence[Stream], load: Load) -> tuple[float, float]:
     if not streams:
         return 0.0, 0.0
     if load.concurrency is not None:
-        ramp = _end_ms(streams[min(load.concurrency, len(streams)) - 1])
+        ramp = streams[min(load.concurrency, len(streams)) - 1].end_ms
     else:
-        ramp = 2 * sum(_end_ms(one) - one.sent_ms for one in streams) / len(streams)
+        ramp = 2 * sum(one.end_ms - one.sent_ms for one in streams) / len(streams)
     return ramp, max(one.sent_ms for one in streams)
 
 
@@ -68,12 +63,12 @@ def _slices(
     needed = max(1, load.slice_requests)
     if load.concurrency is not None:
         parts = [tuple(steady[at : at + needed]) for at in range(0, len(steady) - needed + 1, needed)]
-        ends = [_end_ms(part[-1]) for part in parts]
+        ends = [part[-1].end_ms for part in parts]
         return list(zip([began, *ends], ends, parts, strict=False))
-    count = int(len(steady) / (_LONGER * needed))
+    count = int(len(steady) / (OPEN_SLICE * needed))
     cuts = [began + (ended - began) * n / max(1, count) for n in range(count + 1)]
     return [
-        (first, last, tuple(one for one in steady if first < _end_ms(one) <= last))
+        (first, last, tuple(one for one in steady if first < one.end_ms <= last))
         for first, last in pairwise(cuts)
     ]
 
@@ -81,7 +76,7 @@ def _slices(
 def _client(streams: Sequence[Stream], first_ms: float, last_ms: float, load: Load) -> Client:
     """How much of the load the tool held, by its own times; what it does not tell of itself is unknown."""
     inside = (
-        max(0.0, min(_end_ms(one), last_ms) - max(one.sent_ms, first_ms))
+        max(0.0, min(one.end_ms, last_ms) - max(one.sent_ms, first_ms))
         for one in streams
         if one.sent_ms < last_ms
     )
@@ -97,16 +92,12 @@ def _client(streams: Sequence[Stream], first_ms: float, last_ms: float, load: Lo
     )
 
 
-def _facts(streams: Sequence[Stream], ramp_ms: float) -> dict[str, float]:
-    """The whole load, ramp and drain included, under the names that loads of ours have."""
-    if not streams:
-        return {}
-    seconds = max(map(_end_ms, streams)) / 1000
-    facts = {
-        "full_seconds": seconds,
-        "full_requests": float(len(streams)),
-        "full_failed": float(sum(not one.complete for one in streams)),
-        "ramp_seconds": ramp_ms / 1000,
-    }
-    tokens = output_tokens(streams)
-    return facts | ({"full_output_tokens_per_sec": tokens / seconds} if tokens and seconds > 0 else {})
+def _summary(streams: Sequence[Stream], ramp_ms: float) -> LoadSummary:
+    """The whole load, ramp and drain included."""
+    return LoadSummary(
+        seconds=max((one.end_ms for one in streams), default=0.0) / 1000,
+        ramp_seconds=ramp_ms / 1000,
+        requests=len(streams),
+        output_tokens=output_tokens(streams) or 0,
+        states=count_states(streams),
+    )

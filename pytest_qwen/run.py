@@ -239,8 +239,8 @@ class Run:
         from pytest_qwen.recorded_loads import measurement_of
 
         request = workload_request(self.request.workload)
-        load = replace(request.load or Load(), slice_requests=slice_needed(self.own_bounds))
-        found = measurement_of(recording, self._sliced(replace(request, load=load), ()), self._observer)
+        request = self._sliced(replace(request, load=request.load or Load()), self.own_bounds)
+        found = measurement_of(recording, request, self._observer)
         if not found.rounds:
             raise Misuse(
                 explain(

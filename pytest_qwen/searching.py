@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_qwen.bounds import Bound
+from pytest_qwen.bounds import BOUND_KINDS, Bound
 from pytest_qwen.deciding import all_decided, any_missed
 from pytest_qwen.engines.base import Request
 from pytest_qwen.errors import Misuse, explain
@@ -20,14 +20,7 @@ from pytest_qwen.streams import Load
 if TYPE_CHECKING:
     from pytest_qwen.run import Run
 
-NO_ERRORS = Bound(
-    marker="max_error_rate",
-    metric="error_ratio",
-    direction="at most",
-    limit=0.0,
-    unit="of the requests",
-    judged="requests",
-)
+NO_ERRORS = BOUND_KINDS["max_error_rate"].bound(0.0)
 # No level may take more of the whole budget, and one with less is not begun.
 _MOST_OF_BUDGET, _LEAST_OF_BUDGET = 0.25, 0.02
 _FIGURES = ("requests_per_sec", "output_tokens_per_sec", "ttft_ms", "tpot_ms", "longest_gap_ms")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
+from pytest_qwen.engines import DEFAULT_KEY_ENV, ENDPOINT
 from pytest_qwen.engines.addresses import address_of
 from pytest_qwen.errors import Misuse, closest, explain
 
@@ -58,8 +59,8 @@ OPTIONS = (
     ),
     Option(
         flag="--qwen-api-key-env",
-        help="Environment variable that holds the endpoint's API key (default PYTEST_QWEN_API_KEY).",
-        default="PYTEST_QWEN_API_KEY",
+        help=f"Environment variable that holds the endpoint's API key (default {DEFAULT_KEY_ENV}).",
+        default=DEFAULT_KEY_ENV,
         metavar="NAME",
     ),
     Option(
@@ -173,7 +174,7 @@ class Settings:
     weights: str = "real"
     model: str | None = None
     endpoint: str | None = None
-    api_key_env: str = "PYTEST_QWEN_API_KEY"
+    api_key_env: str = DEFAULT_KEY_ENV
     prices: Path | None = None
     plan: bool = False
     budget_s: float = 120.0
@@ -245,7 +246,7 @@ def read_settings(config: pytest.Config) -> Settings:
     root = config.invocation_params.dir
     return Settings(
         gpu=value["qwen_gpu"],
-        engine="endpoint" if endpoint and "qwen_engine" not in given else value["qwen_engine"],
+        engine=ENDPOINT if endpoint and "qwen_engine" not in given else value["qwen_engine"],
         weights=value["qwen_weights"],
         model=value["qwen_model"] or None,
         endpoint=endpoint,

@@ -105,8 +105,9 @@ def wall_seconds(streams: Sequence[Stream], client: Client | None) -> float:
     """How long a round took: the slice's seconds, else from the first request sent to the last one's end."""
     if client is not None:
         return client.seconds
-    ends = [stream.sent_ms + (stream.e2e_ms or stream.last_ms or 0.0) for stream in streams]
-    return (max(ends) - min(stream.sent_ms for stream in streams)) / 1000 if streams else 0.0
+    if not streams:
+        return 0.0
+    return (max(stream.end_ms for stream in streams) - min(stream.sent_ms for stream in streams)) / 1000
 
 
 def of_streams(

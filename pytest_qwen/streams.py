@@ -9,6 +9,11 @@ from typing import Literal
 
 Arrival = Literal["poisson", "constant"]
 
+# Slices of an open loop end by the clock, not with their last request: cut at an arrival they would be
+# shorter than their requests took to come, and their rates too high. This much longer than the requests need
+# on average, so that few slices lack some.
+OPEN_SLICE = 1.5
+
 # How a request ended. "ok": the server said that it was finished, and how many tokens it had sent.
 # "no-usage": finished, but it never said how many. "http-error": another status than 200, or an error in
 # the stream. "unreachable": no connection. "cut": the connection or the body ended before the answer did.
@@ -72,6 +77,11 @@ class Stream:
     def complete(self) -> bool:
         """Whether the whole answer came."""
         return self.state in COMPLETE
+
+    @property
+    def end_ms(self) -> float:
+        """When it ended, since the start of the load; for one that failed, the last that is known of it."""
+        return self.sent_ms + (self.e2e_ms or self.last_ms or 0.0)
 
     @property
     def gaps_ms(self) -> tuple[float, ...]:

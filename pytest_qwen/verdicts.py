@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_qwen.bounds import Bound
-from pytest_qwen.outcomes import Outcome
+from pytest_qwen.evidence import Measurement
+from pytest_qwen.outcomes import NoVerdict, Outcome
+from pytest_qwen.statistics import Side
+
+OUTCOME_OF: dict[Side, Outcome] = {
+    "meets": Outcome.PASS,
+    "misses": Outcome.FAIL,
+    "unsure": Outcome.NO_VERDICT,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +36,12 @@ class Verdict:
     n: int
     ceiling: float | None
     explanation: str
+
+
+def fault_reason(measurement: Measurement) -> str:
+    """The fault that ended a measurement as a reason of NO VERDICT; "" where none did."""
+    normal = measurement.stopped in ("decided", "budget")
+    return "" if normal else f"{NoVerdict.ERRORS}: {measurement.stopped}"
 
 
 def nothing_seen(bound: Bound, reason: str, explanation: str, *, ceiling: float | None = None) -> Verdict:

@@ -19,16 +19,7 @@ H200 = "NVIDIA H200, 143771 MiB, 700 W, driver 580.159.04"
 
 
 def bound(marker: str, limit: float, stat: str = "median") -> Bound:
-    kind = BOUND_KINDS[marker]
-    return Bound(
-        marker=marker,
-        metric=kind.metric,
-        direction=kind.direction,
-        limit=limit,
-        unit=kind.unit,
-        stat=stat,
-        judged=kind.judged,
-    )
+    return BOUND_KINDS[marker].bound(limit, stat)
 
 
 def verdict(asked: Bound, outcome: Outcome = Outcome.PASS, **given: Any) -> Verdict:

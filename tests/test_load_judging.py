@@ -32,17 +32,7 @@ SLICE = Request(prompt_tokens=8, output_tokens=4, ignore_eos=True, load=LOAD)
 
 
 def bound(marker: str, limit: float, stat: str = "median", **given: object) -> Bound:
-    kind = BOUND_KINDS[marker]
-    return Bound(  # type: ignore[arg-type]
-        marker=marker,
-        metric=kind.metric,
-        direction=kind.direction,
-        limit=limit,
-        unit=kind.unit,
-        stat=stat,
-        judged=kind.judged,
-        **given,
-    )
+    return BOUND_KINDS[marker].bound(limit, stat, **given)
 
 
 def slices(count: int, request: Request = SLICE, **programme: object) -> tuple[Round, ...]:

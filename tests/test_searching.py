@@ -20,15 +20,7 @@ WORKLOAD = Workload(prompt_tokens=8, output_tokens=8)
 
 
 def bound(marker: str, limit: float) -> Bound:
-    kind = BOUND_KINDS[marker]
-    return Bound(
-        marker=marker,
-        metric=kind.metric,
-        direction=kind.direction,
-        limit=limit,
-        unit=kind.unit,
-        judged=kind.judged,
-    )
+    return BOUND_KINDS[marker].bound(limit)
 
 
 def make(

@@ -20,6 +20,9 @@ TRAINING = "transformers-training"
 # The engine that talks to a server that is there already.
 ENDPOINT = "endpoint"
 
+# Where its key is read from unless another variable is named.
+DEFAULT_KEY_ENV = "PYTEST_QWEN_API_KEY"
+
 # The model of a test that names none, where a server has just one: that one.
 SERVED_MODEL = "served-model"
 

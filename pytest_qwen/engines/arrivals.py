@@ -12,9 +12,14 @@ from pytest_qwen.streams import Load
 def arrivals(load: Load, seed: int) -> Iterator[int]:
     """Nanoseconds from one arrival of an open loop to the next, for ever."""
     draw = random.Random(f"{seed} arrivals")  # noqa: S311 - not cryptography
-    rate = load.request_rate or 1.0
     while True:
-        yield round((draw.expovariate(rate) if load.arrival == "poisson" else 1 / rate) * 1e9)
+        yield round(pause_s(load, draw) * 1e9)
+
+
+def pause_s(load: Load, draw: random.Random) -> float:
+    """Seconds until the next arrival of an open loop."""
+    rate = load.request_rate or 1.0
+    return draw.expovariate(rate) if load.arrival == "poisson" else 1 / rate
 
 
 def allow_many_files() -> None:

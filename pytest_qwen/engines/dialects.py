@@ -93,12 +93,12 @@ def by_owner(models: list[Mapping[str, Any]], server_header: str) -> Dialect | N
     return DIALECTS["llama-cpp"] if server_header.lower() == "llama.cpp" else None
 
 
-# Routes that tell of a kind, with what must be in the answer, and where the version stands.
-TELLING: tuple[tuple[str, str, str, str], ...] = (
-    ("/info", "tgi", "docker_label", "version"),
-    ("/api/version", "ollama", "version", "version"),
-    ("/props", "llama-cpp", "build_info", "build_info"),
-    ("/openapi.json", "transformers", "/load_model", ""),
+# Routes that tell of a kind, with what must be in the answer.
+TELLING: tuple[tuple[str, str, str], ...] = (
+    ("/info", "tgi", "docker_label"),
+    ("/api/version", "ollama", "version"),
+    ("/props", "llama-cpp", "build_info"),
+    ("/openapi.json", "transformers", "/load_model"),
 )
 VERSION_ROUTES: Mapping[str, tuple[str, str]] = {
     "vllm": ("/version", "version"),

@@ -146,7 +146,7 @@ async def _dialect(
 
 async def _told(client: HttpClient) -> Dialect:
     """The kind that one of the telling routes shows; "unknown" when none does."""
-    for route, name, field, _ in TELLING:
+    for route, name, field in TELLING:
         exchange = await client.fetch("GET", route)
         if exchange.failure is None and exchange.framer.status == 200 and tells(exchange.body, field):
             return DIALECTS[name]

@@ -22,7 +22,8 @@ from pytest_qwen.engines.http_stream import HttpClient
 from pytest_qwen.engines.load_generator import LoadGenerator
 from pytest_qwen.engines.loops import LoopThread
 from pytest_qwen.engines.running_load import RunningLoad
-from pytest_qwen.engines.together import together, trace_of
+from pytest_qwen.engines.served_traces import trace_of
+from pytest_qwen.engines.together import together
 from pytest_qwen.errors import EngineFault, Unavailable, explain
 from pytest_qwen.streams import LoadSummary
 

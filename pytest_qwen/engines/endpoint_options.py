@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
+from pytest_qwen.engines import DEFAULT_KEY_ENV
 from pytest_qwen.engines.base import LoadSpec
 from pytest_qwen.errors import Misuse, closest, explain
 
-DEFAULT_KEY_ENV = "PYTEST_QWEN_API_KEY"
 _OPTIONS = ("url", "api", "key_env", "prompts", "body", "dialect")
 _APIS, _PROMPTS = ("auto", "chat", "completions"), ("auto", "tokens", "text")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
 
+from pytest_qwen.engines.arrivals import pause_s
 from pytest_qwen.engines.base import Request, Trace
 from pytest_qwen.engines.programme import Programme
+from pytest_qwen.engines.served_traces import trace_of
+from pytest_qwen.engines.texts import varied
 from pytest_qwen.noise import factors
 from pytest_qwen.streams import Client, Load, LoadSummary, Stream, count_states
 
@@ -157,25 +159,16 @@ class FakeLoad:
         heapq.heappush(self._busy, end)
         heapq.heappush(self._ended, (end, self._count, stream))
         self._count += 1
-        heapq.heappush(self._due, end if self._load.request_rate is None else due + self._pause_ms())
-
-    def _pause_ms(self) -> float:
-        """Until the next arrival of an open loop."""
-        mean = 1000 / (self._load.request_rate or 1.0)
-        return mean if self._load.arrival == "constant" else self._server.rng.expovariate(1 / mean)
+        if self._load.request_rate is None:
+            heapq.heappush(self._due, end)
+        else:
+            heapq.heappush(self._due, due + 1000 * pause_s(self._load, self._server.rng))
 
     def _size(self) -> tuple[int, int]:
         """Tokens in and out of the next request."""
-        prompt = self._spread(self._prompt_tokens, self._load.prompt_spread)
-        return prompt, self._spread(self._output_tokens, self._load.output_spread)
-
-    def _spread(self, mean: int, spread: float) -> int:
-        if not spread:
-            return mean
-        rng = self._server.rng
-        uniform = self._load.spread == "uniform"
-        scale = rng.uniform(1 - spread, 1 + spread) if uniform else math.exp(rng.gauss(0, spread))
-        return max(1, round(mean * scale))
+        load, rng = self._load, self._server.rng
+        prompt = varied(self._prompt_tokens, load.prompt_spread, load.spread, rng)
+        return prompt, varied(self._output_tokens, load.output_spread, load.spread, rng)
 
     def _trace(self, streams: tuple[Stream, ...], seconds: float) -> Trace:
         held = self._programme.held_ratio
@@ -192,18 +185,8 @@ class FakeLoad:
 
 def served_trace(streams: tuple[Stream, ...], prompt_tokens: int) -> Trace:
     """The trace of requests that a server has answered."""
-    counts = sorted(s.output_tokens for s in streams if s.complete and s.output_tokens is not None)
-    return Trace(
-        prompt_tokens=prompt_tokens,
-        output_tokens=counts[len(counts) // 2] if counts else 0,
-        batch_size=1,
-        token_ns=(),
-        texts=("",),
-        finish_reason="length",
-        tokens_digest=streams[0].digest if streams else "",
-        clock="simulated",
-        streams=streams,
-    )
+    seen = trace_of(streams, ("",))
+    return replace(seen, prompt_tokens=prompt_tokens, batch_size=1, clock="simulated")
 
 
 def batch(

@@ -18,14 +18,10 @@ from pytest_qwen.engines.http_exchange import Exchange
 from pytest_qwen.engines.http_stream import HttpClient
 from pytest_qwen.engines.texts import varied
 from pytest_qwen.errors import EngineFault, explain
-from pytest_qwen.streams import Client, Load, LoadSummary, Stream, count_states
+from pytest_qwen.streams import OPEN_SLICE, Client, Load, LoadSummary, Stream, count_states
 
 # A slice is not shorter: the client's own figures, taken every 5 ms, would say little of it.
 SHORTEST_SLICE_S = 0.5
-# A slice of an open loop ends by the clock, not with its last request: cut at an arrival it would be shorter
-# than its requests took to come, and its rate too high. This much longer than its requests need on average,
-# so that few slices lack some.
-_OPEN_SLICE = 1.5
 # A slice that nobody has waited for this long is begun anew: what watches a window did not watch it.
 _UNATTENDED_S = 1.0
 # What can wait (reading answers, writing requests) is done in pieces of this length, between packets.
@@ -359,7 +355,7 @@ class LoadGenerator:
             return
         if self._cut is not None:
             self._cut.cancel()
-        needed_s = _OPEN_SLICE * self._load.slice_requests / self._load.request_rate
+        needed_s = OPEN_SLICE * self._load.slice_requests / self._load.request_rate
         self._cut = self._loop.call_later(max(SHORTEST_SLICE_S, needed_s), self._look)
 
     def _look(self) -> None:

@@ -17,15 +17,12 @@ from pytest_qwen.streams import LoadSummary
 
 # While a load runs the loop's thread gets the interpreter within this long (Python's default is 5 ms).
 _SWITCH_S = 0.0005
-
-
+_PAGE_EVERY_S = 2.0
 _PAGE_S = 5.0  # a page of figures that takes longer is done without
 
 
 class RunningLoad:
     """A load that goes on, with what it needs around it: a quiet interpreter, the server's figures."""
-
-    _EVERY_S = 2.0
 
     def __init__(self, generator: LoadGenerator, client: HttpClient, metrics: str | None) -> None:
         self.generator = generator
@@ -55,7 +52,7 @@ class RunningLoad:
 
     async def _read(self) -> None:
         while True:
-            await asyncio.sleep(self._EVERY_S)
+            await asyncio.sleep(_PAGE_EVERY_S)
             await self._page()
 
     async def _last_page(self) -> None:

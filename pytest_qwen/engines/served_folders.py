@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_qwen import data
-from pytest_qwen.configurations import shape_from_config
+from pytest_qwen.configurations import qwen2_fields, shape_from_config
 from pytest_qwen.engines.dummy_words import BEGIN, CHAT_TEMPLATE, END, vocabulary
 from pytest_qwen.errors import ModelUnusable, Unavailable, explain
 from pytest_qwen.models import ModelShape
@@ -89,22 +89,14 @@ def _config_of(model: str) -> dict[str, Any]:
 
 def _as_qwen2(config: dict[str, Any], model: str) -> dict[str, Any]:
     """The first Qwen generation, which servers want foreign code for, as a Qwen2 of equal shape."""
-    shape = shape_from_config(config, model)
     return {
+        **qwen2_fields(shape_from_config(config, model)),
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
         "hidden_act": "silu",
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "max_position_embeddings": shape.max_positions or 8192,
-        "num_attention_heads": shape.heads,
-        "num_hidden_layers": shape.layers,
-        "num_key_value_heads": shape.kv_heads,
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
-        "tie_word_embeddings": shape.tied_embeddings,
         "torch_dtype": "bfloat16",
-        "vocab_size": shape.vocab,
     }
 
 
@@ -125,7 +117,7 @@ def _kept(model: str, kind: str, config: dict[str, Any], make: Callable[[Path], 
     """The cached folder of this content, made under another name first: half a folder is never found."""
     content = json.dumps([_VERSION, kind, config], sort_keys=True).encode()
     name = f"{model.rstrip('/').rpartition('/')[2]}-{hashlib.sha256(content).hexdigest()[:12]}"
-    folder = _cache() / name
+    folder = cache_home() / "pytest-qwen" / "served" / name
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -143,10 +135,9 @@ def _kept(model: str, kind: str, config: dict[str, Any], make: Callable[[Path], 
     return folder
 
 
-def _cache() -> Path:
-    """Where such folders are kept, as the XDG base directory specification says."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pytest-qwen" / "served"
+def cache_home() -> Path:
+    """Where programs keep what they can make again, as the XDG base directory specification says."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _write(folder: Path, config: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pytest_qwen.engines import LOAD_TIMEOUT
 from pytest_qwen.engines.base import Likelihood, Loaded, LoadSpec, Pair, Request, Trace
 from pytest_qwen.engines.endpoint import EndpointEngine
 from pytest_qwen.engines.launching import Launch, Options, launch, options_of
-from pytest_qwen.engines.served_folders import written, written_gguf, written_with_weights
+from pytest_qwen.engines.served_folders import cache_home, written, written_gguf, written_with_weights
 from pytest_qwen.engines.server_process import ServerProcess, free_port
 from pytest_qwen.engines.servers import SERVERS
 from pytest_qwen.engines.start_failures import Ending, death, failure, log_in_words, port_taken
@@ -221,12 +221,8 @@ def _source_of(spec: LoadSpec) -> str:
 
 def _make_hub_cache() -> None:
     """The hub's cache folder: `transformers serve` fails to list its models where there is none yet."""
-    home = Path(os.environ.get("HF_HOME") or _cache_home() / "huggingface")
+    home = Path(os.environ.get("HF_HOME") or cache_home() / "huggingface")
     Path(os.environ.get("HF_HUB_CACHE") or home / "hub").mkdir(parents=True, exist_ok=True)
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _for_client(spec: LoadSpec, options: Options, launched: Launch) -> LoadSpec:

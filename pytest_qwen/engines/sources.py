@@ -11,12 +11,11 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, Qwen2Config
 
 from pytest_qwen import data
-from pytest_qwen.configurations import shape_from_config
+from pytest_qwen.configurations import qwen2_fields, shape_from_config
 from pytest_qwen.engines.base import LoadSpec
 from pytest_qwen.engines.faults import translate
 from pytest_qwen.engines.tokenizing import ByteTokenizer, HubTokenizer, Tokenizing
 from pytest_qwen.errors import DoesNotFit, EngineFault, ModelUnusable, closest, explain
-from pytest_qwen.models import ModelShape
 
 
 def source_of(spec: LoadSpec) -> Path | str:
@@ -48,25 +47,13 @@ def config_of(spec: LoadSpec, source: Path | str) -> tuple[Any, list[str]]:
     if spec.weights == "dummy" and isinstance(source, Path):
         said = json.loads((source / "config.json").read_text(encoding="utf-8"))
         if said.get("model_type") == "qwen":
-            return _as_qwen2(shape_from_config(said, spec.model)), ["Qwen as a Qwen2 of equal shape"]
+            config = Qwen2Config(**qwen2_fields(shape_from_config(said, spec.model)))
+            return config, ["Qwen as a Qwen2 of equal shape"]
     with loading(spec, source):
         config = AutoConfig.from_pretrained(
             source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
         return config, []
-
-
-def _as_qwen2(shape: ModelShape) -> Qwen2Config:
-    return Qwen2Config(
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        vocab_size=shape.vocab,
-        max_position_embeddings=shape.max_positions or 8192,
-        tie_word_embeddings=shape.tied_embeddings,
-    )
 
 
 def tokenizer_of(spec: LoadSpec, source: Path | str) -> Tokenizing:

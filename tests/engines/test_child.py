@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import alive, gone
 
 from pytest_qwen.engines import register
 from pytest_qwen.engines.base import Engine, LoadSpec, Request
@@ -47,22 +47,6 @@ def child() -> Iterator[object]:
             return made, made.load(fake_spec(**programme))
 
         yield make
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def gone(pid: int, within_s: float = 20.0) -> bool:
-    """Wait for the end of a process that nobody here can wait for."""
-    deadline = time.monotonic() + within_s
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not alive(pid)
 
 
 def test_it_runs_elsewhere_and_ends_when_closed(child) -> None:

@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fake_server import fake_server, starts
+from processes import alive, gone
 
 from pytest_qwen.engines import LOAD_TIMEOUT
 from pytest_qwen.engines.base import LoadSpec, Request
@@ -47,20 +47,6 @@ def server() -> Iterator[ServerEngine]:
 def listens(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def gone(pid: int, within_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not alive(pid)
 
 
 def test_it_starts_the_server_and_is_its_client(server: ServerEngine, tmp_path: Path) -> None:
